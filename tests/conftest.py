@@ -1,0 +1,37 @@
+"""What every test shares: where the compatibility facts and the real demonstrations are, if they are here."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+os.environ.setdefault("WANDB_MODE", "offline")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared"
+
+
+def _shared(*parts: str) -> Path:
+    path = SHARED.joinpath(*parts)
+    if not path.exists():
+        pytest.skip(f"needs {'/'.join(parts)} of the compatibility fixtures, absent beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def compat() -> Path:
+    """Folder of the drop-in contract's facts and numeric fixtures."""
+    return _shared("compat")
+
+
+@pytest.fixture(scope="session")
+def real_pusht() -> Path:
+    """The real Push-T demonstrations: 206 episodes, 25 650 steps, zarr v2 in a zip."""
+    return _shared("data", "pusht_cchi_v7_replay.zarr.zip")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Root of this checkout, from where users run the commands."""
+    return REPOSITORY
