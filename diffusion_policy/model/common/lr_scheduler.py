@@ -38,4 +38,5 @@ def get_scheduler(
         if num_training_steps is None:
             raise ValueError(f"the schedule {kind.value!r} needs num_training_steps")
         kwargs["num_training_steps"] = num_training_steps
-    return TYPE_TO_SCHEDULER_FUNCTION[kind](optimizer, **kwargs)
+    make: Any = TYPE_TO_SCHEDULER_FUNCTION[kind]
+    return make(optimizer, **kwargs)

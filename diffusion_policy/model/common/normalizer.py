@@ -126,11 +126,11 @@ class LinearNormalizer(DictOfTensorMixin):
 
     def normalize(self, x: Any) -> Any:
         """Normalises a dict by key, or a bare array by the default field."""
-        return self._apply(x, forward=True)
+        return self._scale(x, forward=True)
 
     def unnormalize(self, x: Any) -> Any:
         """Inverse of `normalize`."""
-        return self._apply(x, forward=False)
+        return self._scale(x, forward=False)
 
     def get_input_stats(self) -> Any:
         """Statistics of the data by key (those of the default field alone if that is the only one)."""
@@ -144,7 +144,7 @@ class LinearNormalizer(DictOfTensorMixin):
             return self[DEFAULT_FIELD].get_output_stats()
         return {name: self[name].get_output_stats() for name in self.get_input_stats()}
 
-    def _apply(self, x: Any, forward: bool) -> Any:
+    def _scale(self, x: Any, forward: bool) -> Any:
         if isinstance(x, Mapping):
             return {key: _normalize(value, self._field(key), forward) for key, value in x.items()}
         return _normalize(x, self._field(DEFAULT_FIELD), forward)

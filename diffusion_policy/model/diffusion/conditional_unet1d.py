@@ -4,7 +4,7 @@ Chi et al. 2023, section IV.A ("CNN-based Diffusion Policy"); the U-Net is that 
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +147,8 @@ class ConditionalUnet1D(nn.Module):
         x = sample.transpose(1, 2)
         cond = self._condition(sample, timestep, global_cond)
         skips: list[Tensor] = []
-        for level, (resnet, resnet2, downsample) in enumerate(self.down_modules):  # type: ignore[misc]
+        for level, modules in enumerate(self.down_modules):
+            resnet, resnet2, downsample = cast(nn.ModuleList, modules)
             x = resnet(x, cond)
             if level == 0 and local_cond is not None and self.local_cond_encoder is not None:
                 # The second local encoder has weights but was never used in training by the original, whose
@@ -156,9 +157,10 @@ class ConditionalUnet1D(nn.Module):
             x = resnet2(x, cond)
             skips.append(x)
             x = downsample(x)
-        for mid_module in self.mid_modules:
-            x = mid_module(x, cond)
-        for resnet, resnet2, upsample in self.up_modules:  # type: ignore[misc]
+        for resnet in self.mid_modules:
+            x = resnet(x, cond)
+        for modules in self.up_modules:
+            resnet, resnet2, upsample = cast(nn.ModuleList, modules)
             x = resnet(torch.cat((x, skips.pop()), dim=1), cond)
             x = upsample(resnet2(x, cond))
         return self.final_conv(x).transpose(1, 2)

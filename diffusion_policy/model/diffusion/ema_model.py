@@ -57,9 +57,9 @@ class EMAModel:
         copied = [(ema_param, param) for ema_param, (param, is_copied) in pairs if is_copied]
         averaged = [(ema_param, param) for ema_param, (param, is_copied) in pairs if not is_copied]
         if copied:
-            torch._foreach_copy_(*map(list, zip(*copied, strict=True)))
+            torch._foreach_copy_([ema for ema, _ in copied], [new for _, new in copied])
         if averaged:
-            torch._foreach_lerp_(*map(list, zip(*averaged, strict=True)), 1 - self.decay)
+            torch._foreach_lerp_([ema for ema, _ in averaged], [new for _, new in averaged], 1 - self.decay)
         self.optimization_step += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _clip(config: Any) -> float | None:
 
 def _ddpm_step(scheduler: DDPMScheduler, timestep: int) -> LinearStep:
     """Ho et al. 2020, equations 6 and 7."""
-    config = scheduler.config
+    config: Any = scheduler.config
     previous = int(scheduler.previous_timestep(timestep))
     alpha_bar = float(scheduler.alphas_cumprod[timestep])
     alpha_bar_prev = float(scheduler.alphas_cumprod[previous]) if previous >= 0 else 1.0
@@ -101,7 +101,7 @@ def _ddim_step(
     scheduler: DDIMScheduler, timestep: int, eta: float = 0.0, use_clipped_model_output: bool = False
 ) -> LinearStep:
     """Song et al. 2021, equations 12 and 16."""
-    config = scheduler.config
+    config: Any = scheduler.config
     previous = timestep - config.num_train_timesteps // scheduler.num_inference_steps
     alpha_bar = float(scheduler.alphas_cumprod[timestep])
     alpha_bar_prev = float(scheduler.alphas_cumprod[previous] if previous >= 0 else scheduler.final_alpha_cumprod)

@@ -1,0 +1,64 @@
+"""Hydra configs: the `eval` resolver, and instantiation that explains what is wrong with a config."""
+
+import difflib
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+
+class ConfigError(ValueError):
+    """A config that cannot be used, with the key at fault and what to do."""
+
+
+def register_resolvers() -> None:
+    """Makes `${eval:'...'}` available: a Python expression, evaluated. A config is code, like `_target_`."""
+    OmegaConf.register_new_resolver("eval", eval, replace=True)
+
+
+def check_keys(section: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuses keys that nothing would read, which are nearly always misspelt.
+
+    Raises:
+        ConfigError: naming the key, what it may have been meant to be, and the keys there are.
+    """
+    known = list(known)
+    for key in section:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"unknown key {key!r} in {where}: {hint}It takes {', '.join(sorted(known))}")
+
+
+def instantiate(cfg: DictConfig, where: str, **kwargs: Any) -> Any:
+    """`hydra.utils.instantiate`, after checking that the target takes the arguments.
+
+    Args:
+        cfg: a node with `_target_`.
+        where: its path in the config, for errors.
+        kwargs: further arguments of the constructor.
+
+    Raises:
+        ConfigError: for a target that does not exist or an argument that it does not take.
+    """
+    _check_target(cfg, where, kwargs)
+    for key, value in cfg.items():
+        if isinstance(value, DictConfig) and "_target_" in value:
+            _check_target(value, f"{where}.{key}", {})
+    return hydra.utils.instantiate(cfg, **kwargs)
+
+
+def _check_target(cfg: DictConfig, where: str, kwargs: dict[str, Any]) -> None:
+    if "_target_" not in cfg:
+        raise ConfigError(f"{where} has no _target_: name the class to build")
+    try:
+        target = hydra.utils.get_object(cfg._target_)
+    except Exception as error:
+        raise ConfigError(f"{where}._target_={str(cfg._target_)} cannot be imported: {error}") from error
+    parameters = inspect.signature(target).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    keys = [str(key) for key in cfg if not str(key).startswith("_")]
+    check_keys([*keys, *kwargs], [p.name for p in parameters], f"{where} ({cfg._target_})")

@@ -1,0 +1,289 @@
+"""Evaluation of policies, and the one rollout loop that every simulated task shares."""
+
+import os
+import secrets
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from diffusion_policy.common.video_recorder import VideoRecorder
+from diffusion_policy.env_runner.episode import Episode, Rollout
+from diffusion_policy.gym_util.async_vector_env import AsyncVectorEnv, EnvWorkerError
+from diffusion_policy.gym_util.multistep_wrapper import MultiStepWrapper
+from diffusion_policy.gym_util.video_recording_wrapper import VideoRecordingWrapper
+
+if TYPE_CHECKING:
+    from diffusion_policy.policy.base_policy import BasePolicy
+
+EnvFn = Callable[[], gymnasium.Env]
+
+
+class BaseRunner(ABC):
+    """Evaluates policies, on a simulator or otherwise."""
+
+    def __init__(self, output_dir: str | Path) -> None:
+        self.output_dir = output_dir
+
+    @abstractmethod
+    def run(self, policy: "BasePolicy") -> dict[str, Any]:
+        """Evaluates `policy`; returns what W&B is to log: scores by name, and videos."""
+
+    def close(self) -> None:  # noqa: B027 - most runners hold nothing
+        """Frees what the runner holds between runs."""
+
+
+class RolloutRunner(BaseRunner):
+    """Rolls a policy out in parallel environments.
+
+    A task says how its environment is made (`env_fn`), which `episodes` there are, what the policy sees of an
+    observation (`policy_obs`), how its action becomes the environment's (`env_action`) and what is logged
+    (`metrics`).
+
+    Results depend on the seeds, not on `n_envs` nor on the global random generators: each episode has a
+    generator of its own. (Up to rounding, where a policy's kernels round differently at other batch sizes.)
+
+    Args:
+        output_dir: videos go to its folder `media`.
+        name: what the progress bar calls the task.
+        env_fn: makes an environment, in a worker process; nest it in a function (see AsyncVectorEnv).
+        episodes: what to run.
+        max_steps: environment steps that an episode may take.
+        n_obs_steps: observations that the policy sees, To.
+        n_action_steps: actions executed for one prediction.
+        n_latency_steps: actions that come too late: the policy sees the oldest `n_obs_steps` observations,
+            and the first `n_latency_steps` actions of its prediction are dropped.
+        past_action: show the policy the actions before, as `past_action` `(B, To - 1, Da)`.
+        fps, crf, steps_per_render, render_kwargs: see VideoRecorder and VideoRecordingWrapper.
+        n_envs: worker processes, and episodes that run at a time (default: all).
+        tqdm_interval_sec: least time between updates of the progress bar (s).
+        sampling_seed: seeds the policy's randomness; None lets it draw from the global generator.
+        dummy_env_fn: see AsyncVectorEnv.
+    """
+
+    env_timeout_sec: float = 600.0
+    """Time that making an environment, a reset or a chunk of actions may take (s)."""
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        *,
+        name: str,
+        env_fn: EnvFn,
+        episodes: Sequence[Episode],
+        max_steps: int,
+        n_obs_steps: int,
+        n_action_steps: int,
+        n_latency_steps: int = 0,
+        past_action: bool = False,
+        fps: float = 10,
+        crf: int = 22,
+        steps_per_render: int = 1,
+        render_kwargs: dict[str, Any] | None = None,
+        n_envs: int | None = None,
+        tqdm_interval_sec: float = 5.0,
+        sampling_seed: int | None = 0,
+        dummy_env_fn: EnvFn | None = None,
+    ) -> None:
+        super().__init__(output_dir)
+        if not episodes:
+            raise ValueError("There are no episodes to run: n_train + n_test must be at least 1.")
+        _check_at_least(1, n_obs_steps=n_obs_steps, n_action_steps=n_action_steps, max_steps=max_steps)
+        _check_at_least(0, n_latency_steps=n_latency_steps)
+        _check_at_least(1, n_envs=len(episodes) if n_envs is None else n_envs)
+        self.name = name
+        self.episodes = list(episodes)
+        self.n_envs = min(n_envs or len(episodes), len(episodes))
+        self.max_steps = max_steps
+        self.n_obs_steps = n_obs_steps
+        self.n_latency_steps = n_latency_steps
+        self.past_action = past_action
+        self.tqdm_interval_sec = tqdm_interval_sec
+        self.sampling_seed = sampling_seed
+        recorder = {"fps": fps, "crf": crf}
+        recording = {"steps_per_render": steps_per_render, **(render_kwargs or {})}
+        multistep = {
+            "n_obs_steps": n_obs_steps + n_latency_steps,
+            "n_action_steps": n_action_steps,
+            "max_episode_steps": max_steps,
+        }
+        self._env_fn = _wrapped(env_fn, recorder, recording, multistep)
+        self._dummy_env_fn = dummy_env_fn and _wrapped(dummy_env_fn, recorder, recording, multistep)
+        self._envs: AsyncVectorEnv | None = None
+
+    @abstractmethod
+    def policy_obs(self, obs: Any) -> dict[str, Tensor]:
+        """The policy's observations `(B, To, ...)` from the environment's, on the policy's device.
+
+        `obs` is a tensor `(B, To + n_latency_steps, ...)` or a dict of them, as the observation space is.
+        """
+
+    def env_action(self, action: np.ndarray) -> np.ndarray:
+        """The environment's actions from the policy's `(B, Ta, Da)`."""
+        return action
+
+    def metrics(self, rollouts: list[Rollout]) -> dict[str, float]:
+        """What is logged of rollouts with one prefix, after that: each one's best reward, and their mean."""
+        scores = {f"sim_max_reward_{rollout.episode.seed}": float(rollout.rewards.max()) for rollout in rollouts}
+        return {**scores, "mean_score": float(np.mean(list(scores.values())))}
+
+    def run(self, policy: "BasePolicy") -> dict[str, Any]:
+        """Runs all episodes and returns what is logged of them."""
+        return self._log_data(self.rollouts(policy))
+
+    def rollouts(self, policy: "BasePolicy") -> list[Rollout]:
+        """Runs all episodes. A RuntimeError names the seed of the episode that could not be run."""
+        chunks = [self.episodes[i : i + self.n_envs] for i in range(0, len(self.episodes), self.n_envs)]
+        rollouts: list[Rollout] = []
+        try:
+            for i, episodes in enumerate(chunks):
+                rollouts += self._run_chunk(policy, episodes, f"Eval {self.name} {i + 1}/{len(chunks)}")
+        except BaseException:
+            self.close(timeout=1)  # the environments are somewhere within an episode
+            raise
+        return rollouts
+
+    def close(self, timeout: float | None = None) -> None:
+        """Ends the worker processes, which otherwise wait for the next run; by force after `timeout` seconds."""
+        envs, self._envs = self._envs, None
+        if envs is not None:
+            envs.close(timeout=timeout)
+
+    @torch.no_grad()
+    def _run_chunk(self, policy: "BasePolicy", episodes: list[Episode], title: str) -> list[Rollout]:
+        try:
+            if self._envs is None:
+                env_fns = [self._env_fn] * self.n_envs
+                self._envs = AsyncVectorEnv(env_fns, self._dummy_env_fn, timeout=self.env_timeout_sec)
+            video_paths = self._video_paths(episodes)
+            obs = self._reset(self._envs, episodes, video_paths)
+            terminated = self._play(policy, self._envs, episodes, obs, title)
+            return self._collect(self._envs, episodes, terminated, video_paths)
+        except EnvWorkerError as error:
+            where = episodes[error.index] if error.index < len(episodes) else "an idle environment"
+            raise RuntimeError(f"Evaluation failed in the {where}. {error}") from error
+
+    def _video_paths(self, episodes: list[Episode]) -> list[str | None]:
+        media = Path(self.output_dir) / "media"
+        media.mkdir(parents=True, exist_ok=True)
+        return [str(media / f"{_random_id()}.mp4") if episode.record else None for episode in episodes]
+
+    def _reset(self, envs: AsyncVectorEnv, episodes: list[Episode], video_paths: list[str | None]) -> Any:
+        """Starts the episodes; workers without one, in the last chunk, stay done and ignore actions."""
+        idle = [None] * (envs.num_envs - len(episodes))
+        # absolute, as a worker's working folder need not be this process's
+        envs.set_attr("file_path", [path and os.path.abspath(path) for path in video_paths] + idle)
+        inits = [episode.init for episode in episodes] + idle
+        if any(inits):
+            pickles = [cloudpickle.dumps(init or (lambda env: None)) for init in inits]
+            envs.call_each("run_dill_function", [(pickle,) for pickle in pickles])
+        mask = np.arange(envs.num_envs) < len(episodes)
+        obs, _ = envs.reset(seed=[episode.seed for episode in episodes] + idle, options={"reset_mask": mask})
+        return obs
+
+    def _play(
+        self, policy: "BasePolicy", envs: AsyncVectorEnv, episodes: list[Episode], obs: Any, title: str
+    ) -> np.ndarray:
+        """Steps until all episodes are over; returns `(num_envs,)` which of them the environment ended."""
+        policy.reset()
+        seed = self.sampling_seed
+        generators = None if seed is None else [episode.generator(seed) for episode in episodes]
+        past_action = None
+        with tqdm(total=self.max_steps, desc=title, leave=False, mininterval=self.tqdm_interval_sec) as bar:
+            while True:
+                obs_dict = self.policy_obs(_to_device(obs, len(episodes), policy))
+                if self.past_action and self.n_obs_steps > 1 and past_action is not None:
+                    obs_dict["past_action"] = past_action[:, -(self.n_obs_steps - 1) :]
+                prediction = policy.predict_action(obs_dict, generator=generators)
+                past_action = prediction["action"][:, self.n_latency_steps :]
+                action = self._checked_action(past_action, envs, episodes)
+                obs, reward, terminated, truncated, _ = envs.step(action)
+                bar.update(action.shape[1])
+                bar.set_postfix(reward=f"{reward[: len(episodes)].mean():.3f}", refresh=False)
+                if (terminated | truncated).all():
+                    return terminated
+
+    def _checked_action(self, action: Tensor, envs: AsyncVectorEnv, episodes: list[Episode]) -> np.ndarray:
+        """The policy's action `(B, Ta, Da)` as the environments' `(num_envs, Ta, Da)`."""
+        array = action.to("cpu", torch.float32).numpy()
+        if array.ndim != 3 or array.shape[0] != len(episodes) or array.shape[1] == 0:
+            raise ValueError(
+                f"The policy's action is {array.shape} after {self.n_latency_steps} latency steps, expected "
+                f"({len(episodes)}, Ta, Da) with at least one action."
+            )
+        finite = np.isfinite(array).all(axis=(1, 2))
+        if not finite.all():
+            where = ", ".join(str(episodes[i]) for i in np.flatnonzero(~finite))
+            raise RuntimeError(f"The policy's action is not finite (NaN or infinite) in {where}.")
+        array = self.env_action(array)
+        width = envs.single_action_space.shape[-1]  # type: ignore[index]
+        if array.shape[-1] != width:
+            raise ValueError(f"The policy's action has {array.shape[-1]} entries, the environment's {width}.")
+        return np.pad(array, ((0, envs.num_envs - len(episodes)), (0, 0), (0, 0)))
+
+    def _collect(
+        self,
+        envs: AsyncVectorEnv,
+        episodes: list[Episode],
+        terminated: np.ndarray,
+        video_paths: list[str | None],
+    ) -> list[Rollout]:
+        recorded = envs.render()
+        rewards = envs.call("get_rewards")
+        infos = envs.call("get_infos")
+        return [
+            Rollout(episode, np.array(rewards[i]), bool(terminated[i]), infos[i], recorded[i] and video_paths[i])
+            for i, episode in enumerate(episodes)
+        ]
+
+    def _log_data(self, rollouts: list[Rollout]) -> dict[str, Any]:
+        log: dict[str, Any] = {}
+        for prefix in dict.fromkeys(rollout.episode.prefix for rollout in rollouts):
+            group = [rollout for rollout in rollouts if rollout.episode.prefix == prefix]
+            log.update({prefix + key: value for key, value in self.metrics(group).items()})
+        for rollout in rollouts:
+            if rollout.video_path is not None:
+                log[f"{rollout.episode.prefix}sim_video_{rollout.episode.seed}"] = _video(rollout.video_path)
+        return log
+
+
+def _wrapped(env_fn: EnvFn, recorder: dict[str, Any], recording: dict[str, Any], multistep: dict[str, Any]) -> EnvFn:
+    def make_env() -> gymnasium.Env:
+        # one thread, as many episodes are recorded at a time
+        video_recorder = VideoRecorder.create_h264(**recorder, thread_count=1)
+        return MultiStepWrapper(VideoRecordingWrapper(env_fn(), video_recorder, **recording), **multistep)
+
+    return make_env
+
+
+def _to_device(obs: Any, n_rows: int, policy: "BasePolicy") -> Any:
+    """The first rows of an observation array, or of a dict of them, as tensors for the policy."""
+    if isinstance(obs, dict):
+        return {key: _to_device(value, n_rows, policy) for key, value in obs.items()}
+    tensor = torch.from_numpy(obs[:n_rows])
+    return tensor.to(policy.dtype if tensor.is_floating_point() else tensor.dtype).to(policy.device)
+
+
+def _video(path: str) -> Any:
+    import wandb  # slow to import, needed for videos only
+
+    return wandb.Video(path, format="mp4")
+
+
+def _random_id() -> str:
+    """Name for a video: 8 lowercase letters and digits, drawn from the system's randomness."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+
+
+def _check_at_least(least: int, **values: int) -> None:
+    for name, value in values.items():
+        if value < least:
+            raise ValueError(f"{name} is {value}, expected at least {least}.")

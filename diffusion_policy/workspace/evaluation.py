@@ -1,0 +1,57 @@
+"""Evaluation of a checkpoint in simulation, as `eval.py` does it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from diffusion_policy.common.atomic_file import atomic_path
+from diffusion_policy.common.config import instantiate
+from diffusion_policy.common.report import write_report
+from diffusion_policy.common.statistics import summarize_scores
+from diffusion_policy.policy.policy_loading import load_policy
+
+
+def evaluate(checkpoint: str, output_dir: str, device: str, overrides: Mapping[str, Any]) -> str:
+    """Rolls a checkpoint's policy out and writes scores, videos and a report to `output_dir`.
+
+    Args:
+        checkpoint: path of the checkpoint.
+        output_dir: made if absent.
+        device: "auto", "cpu", "cuda:0", ...
+        overrides: of the runner's arguments in the checkpoint's config, e.g. `n_test`.
+
+    Returns:
+        The scores as a text table.
+    """
+    policy, cfg = load_policy(checkpoint, device)
+    runner_cfg = cfg.task.env_runner
+    OmegaConf.update(cfg, "task.env_runner", dict(overrides), merge=True)
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    env_runner = instantiate(runner_cfg, "task.env_runner", output_dir=output_dir)
+    try:
+        result = env_runner.run(policy)
+    finally:
+        env_runner.close()
+    write_eval_log(Path(output_dir, "eval_log.json"), result)
+    write_report(output_dir)
+    return score_table(result)
+
+
+def score_table(result: Mapping[str, Any]) -> str:
+    """Mean of the best rewards and strict success for each kind of episode, with 95 % intervals."""
+    lines = [f"{'':8}{'episodes':>9}  {'mean max reward':<26}{'strict success':<24}"]
+    for prefix, scores in summarize_scores(result).items():
+        mean = "{:.3f} [{:.3f}, {:.3f}]".format(scores["mean"], *scores["mean_interval"])
+        success = "{:.0%} [{:.0%}, {:.0%}]".format(scores["success_rate"], *scores["success_interval"])
+        lines.append(f"{prefix:<8}{scores['n']:>9}  {mean:<26}{success:<24}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def write_eval_log(path: Path, result: Mapping[str, Any]) -> None:
+    """Writes what a runner returned as JSON, videos by their path."""
+    plain = {key: getattr(value, "_path", value) for key, value in result.items()}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(plain, indent=2, sort_keys=True, default=float))

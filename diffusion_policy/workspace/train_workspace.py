@@ -1,0 +1,237 @@
+"""The one training loop."""
+
+import copy
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from omegaconf import DictConfig, OmegaConf
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from diffusion_policy.common.checkpoint_file import link_checkpoint, read_checkpoint
+from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
+from diffusion_policy.common.config import check_keys, instantiate
+from diffusion_policy.common.device import resolve_device
+from diffusion_policy.common.pytorch_util import dict_apply, optimizer_to
+from diffusion_policy.common.random_state import get_random_state, seed_everything, set_random_state
+from diffusion_policy.common.report import write_report
+from diffusion_policy.model.common.lr_scheduler import get_scheduler
+from diffusion_policy.workspace.base_workspace import BaseWorkspace
+from diffusion_policy.workspace.batch_source import make_batch_source
+from diffusion_policy.workspace.evaluation import write_eval_log
+from diffusion_policy.workspace.run_log import RunLog
+from diffusion_policy.workspace.train_step import TrainStep, peak_memory_mb
+
+logger = logging.getLogger(__name__)
+
+TRAINING_KEYS = (
+    *("device", "seed", "debug", "resume", "tqdm_interval_sec"),
+    *("lr_scheduler", "lr_warmup_steps", "num_epochs", "gradient_accumulate_every", "grad_norm_clip"),
+    *("use_ema", "freeze_encoder", "enable_normalizer", "max_train_steps", "max_val_steps", "sample_max_batch"),
+    *("rollout_every", "checkpoint_every", "val_every", "sample_every", "eval_every", "eval_first"),
+)
+DEBUG_TRAINING = {"num_epochs": 2, "max_train_steps": 3, "max_val_steps": 3} | {
+    f"{what}_every": 1 for what in ("rollout", "checkpoint", "val", "sample")
+}
+
+
+class TrainWorkspace(BaseWorkspace):
+    """Trains a policy, rolls it out, validates, samples and checkpoints, epoch by epoch.
+
+    `epoch` and `global_step` count what is done. A run that is stopped anywhere and resumed ends with the same
+    weights and the same log as one that was not (bit for bit on a CPU).
+    """
+
+    include_keys = ("global_step", "epoch", "first_epoch_rng")
+
+    def __init__(self, cfg: DictConfig, output_dir: str | None = None) -> None:
+        super().__init__(_with_debug(cfg), output_dir)
+        check_keys(map(str, cfg.training), TRAINING_KEYS, "training")
+        seed_everything(cfg.training.seed)
+        self.model = instantiate(cfg.policy, "policy")
+        self.ema_model = copy.deepcopy(self.model) if cfg.training.get("use_ema") else None
+        self.optimizer = self.make_optimizer()
+        self.global_step = 0
+        self.epoch = 0
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer of the policy's parameters."""
+        return instantiate(self.cfg.optimizer, "optimizer", params=self.model.parameters())
+
+    @property
+    def policy(self) -> Any:
+        """The policy that is evaluated: the moving average if there is one."""
+        return self.model if self.ema_model is None else self.ema_model
+
+    def run(self) -> None:
+        """Trains from the last checkpoint, if there is one, to `training.num_epochs`."""
+        cfg = self.cfg.training
+        device = resolve_device(cfg.device)
+        payload = self._payload_to_resume()
+        dataset = instantiate(self.cfg.task.dataset, "task.dataset")
+        batches = self._batches(dataset, self.cfg.dataloader, device)
+        validation = dataset.get_validation_dataset()
+        val_batches = self._batches(validation, self.cfg.val_dataloader, device) if len(validation) else None
+        self._build(dataset, len(batches), device)
+        env_runner = instantiate(self.cfg.task.env_runner, "task.env_runner", output_dir=self.output_dir)
+        self._resume(payload)
+        sampling_batch = self._first_batch(batches)
+
+        steps_per_epoch = min(len(batches), cfg.max_train_steps or len(batches))
+        total_steps = steps_per_epoch * cfg.num_epochs
+        with RunLog(self.output_dir, self.cfg, total_steps, done_steps=self.global_step) as log:
+            while self.epoch < cfg.num_epochs:
+                is_last = self.epoch == cfg.num_epochs - 1
+                record = self._train_epoch(islice(batches, cfg.max_train_steps), log)
+                self.policy.eval()
+                if is_last or self.epoch % cfg.rollout_every == 0:
+                    record |= self._rollout(env_runner)
+                if val_batches is not None and self.epoch % cfg.val_every == 0:
+                    record["val_loss"] = self._validate(islice(val_batches, cfg.max_val_steps))
+                if self.epoch % cfg.sample_every == 0:
+                    record["train_action_mse_error"] = self._sample(sampling_batch)
+                log.write(record)
+                self.epoch += 1
+                if is_last or (self.epoch - 1) % cfg.checkpoint_every == 0:
+                    self._checkpoint(record)
+        env_runner.close()
+        report = write_report(self.output_dir)
+        logger.info("Done. Checkpoints, log and videos are in %s", Path(self.output_dir).resolve())
+        logger.info("Open the report in a browser: %s", Path(report).resolve())
+
+    # Before the loop
+
+    def _payload_to_resume(self) -> dict[str, Any] | None:
+        path = self.get_checkpoint_path()
+        if not self.cfg.training.resume or not path.exists():
+            return None
+        payload = read_checkpoint(path)
+        logger.info("Resuming from %s", path)
+        return payload
+
+    def _batches(self, dataset: Any, cfg: DictConfig, device: torch.device) -> DataLoader:
+        arguments: dict[Any, Any] = {**cfg, "pin_memory": cfg.pin_memory and device.type == "cuda"}
+        return make_batch_source(dataset, **arguments)
+
+    def _build(self, dataset: Any, steps_per_epoch: int, device: torch.device) -> None:
+        """Completes the parts that depend on the data and puts all of them on the device."""
+        cfg = self.cfg
+        normalizer = dataset.get_normalizer()
+        for policy in (self.model, self.ema_model):
+            if policy is not None:
+                policy.set_normalizer(normalizer)
+                policy.to(device)
+        optimizer_to(self.optimizer, device)
+        accumulate = cfg.training.gradient_accumulate_every
+        self.lr_scheduler = get_scheduler(
+            cfg.training.lr_scheduler,
+            optimizer=self.optimizer,
+            num_warmup_steps=cfg.training.lr_warmup_steps,
+            num_training_steps=steps_per_epoch * cfg.training.num_epochs // accumulate,
+        )
+        self.ema = None if self.ema_model is None else instantiate(cfg.ema, "ema", model=self.ema_model)
+        self.topk = TopKCheckpointManager(str(self.get_checkpoint_path().parent), **cfg.checkpoint.topk)
+        self.train_step = TrainStep(self.model, self.optimizer, self.lr_scheduler, accumulate)
+
+    def _resume(self, payload: dict[str, Any] | None) -> None:
+        """Takes over a checkpoint; the random generators last, so that nothing draws from them in between."""
+        self.first_epoch_rng = torch.get_rng_state()
+        if payload is not None:
+            self.load_payload(payload)
+            set_random_state(payload["random_state"])
+
+    def _first_batch(self, batches: DataLoader) -> Any:
+        """The first batch of the first epoch, on which sampling is judged, also in a resumed run."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.first_epoch_rng)
+            return self._to_device(next(iter(batches)))
+
+    # In the loop
+
+    def _train_epoch(self, batches: Iterable[Any], log: RunLog) -> dict[str, Any]:
+        self.model.train()
+        start, n_samples = time.perf_counter(), 0
+        losses: list[float] = []
+        for batch in batches:
+            if log.is_full:
+                losses += log.flush()
+            loss = self.train_step(self._to_device(batch), self.global_step)
+            if self.ema is not None:
+                self.ema.step(self.model)
+            values = {"global_step": self.global_step, "epoch": self.epoch, "lr": self.train_step.lr}
+            log.step(loss, values)
+            self.global_step += 1
+            n_samples += len(batch["action"])
+        losses += log.flush(keep_last=True)
+        seconds = time.perf_counter() - start
+        return {
+            "train_loss": sum(losses) / len(losses),
+            **values,
+            "steps_per_second": len(losses) / seconds,
+            "samples_per_second": n_samples / seconds,
+            "peak_memory_mb": peak_memory_mb(self.model.device),
+        }
+
+    def _rollout(self, env_runner: Any) -> dict[str, Any]:
+        """Scores the policy in simulation; the result is kept in `eval_log.json` too, as by eval.py."""
+        result = env_runner.run(self.policy)
+        write_eval_log(Path(self.output_dir, "eval_log.json"), result)
+        return result
+
+    @torch.no_grad()
+    def _validate(self, batches: Iterable[Any]) -> float:
+        self.model.eval()
+        bar = tqdm(batches, desc=f"Validation epoch {self.epoch}", unit="batch", leave=False, mininterval=1.0)
+        losses = [self.model.compute_loss(self._to_device(batch)) for batch in bar]
+        return torch.stack(losses).mean().item()
+
+    @torch.no_grad()
+    def _sample(self, batch: Mapping[str, Any]) -> float:
+        """Mean squared error of sampled against demonstrated actions, in the dataset's units."""
+        obs, actions = batch["obs"], batch["action"]
+        result = self.policy.predict_action(obs if isinstance(obs, Mapping) else {"obs": obs})
+        if self.cfg.get("pred_action_steps_only"):
+            start = self.cfg.n_obs_steps - 1
+            return F.mse_loss(result["action"], actions[:, start : start + self.cfg.n_action_steps]).item()
+        return F.mse_loss(result["action_pred"], actions).item()
+
+    def _checkpoint(self, record: Mapping[str, Any]) -> None:
+        """Writes the checkpoint among the k best if it is one, and `latest` as a second name of the same file.
+
+        In this order nothing is lost when the process dies in between: the epoch is then done again.
+        """
+        metrics = {key.replace("/", "_"): value for key, value in record.items()}
+        save_last = self.cfg.checkpoint.save_last_ckpt
+        if record["epoch"] > 0 and self.topk.monitor_key not in metrics:
+            # Measured in other epochs only. The first epoch measures all there is, so a wrong key fails there.
+            if save_last:
+                self.save_checkpoint()
+            return
+        with self.topk.saving(metrics) as path:
+            if path is not None:
+                self.save_checkpoint(path)
+            if save_last and path is not None:
+                link_checkpoint(path, self.get_checkpoint_path())
+            elif save_last:
+                self.save_checkpoint()
+
+    def state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        return {**super().state(*args, **kwargs), "random_state": get_random_state()}
+
+    def _to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        return dict_apply(batch, lambda x: x.to(self.model.device, non_blocking=True))
+
+
+def _with_debug(cfg: DictConfig) -> DictConfig:
+    """The config, cut down to a run of seconds if `training.debug` is set."""
+    cfg = copy.deepcopy(cfg)
+    if cfg.training.get("debug"):
+        OmegaConf.update(cfg, "training", DEBUG_TRAINING, merge=True, force_add=True)
+    return cfg

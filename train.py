@@ -1,0 +1,30 @@
+"""Trains a policy.
+
+Usage:
+    python train.py --config-name=train_diffusion_unet_lowdim_workspace [key=value ...]
+    python train.py --config-dir=. --config-name=my_experiment.yaml training.seed=43
+"""
+
+import sys
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+CONFIG_DIR = Path(__file__).parent / "diffusion_policy" / "config"
+
+
+@hydra.main(version_base=None, config_path=str(CONFIG_DIR))
+def main(cfg: DictConfig) -> None:
+    from diffusion_policy.common.config import register_resolvers
+
+    register_resolvers()
+    OmegaConf.resolve(cfg)
+    workspace = hydra.utils.get_class(cfg._target_)(cfg)
+    workspace.run()
+
+
+if __name__ == "__main__":
+    # Line by line also into a file, so that a run can be followed from outside.
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    main()
