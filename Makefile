@@ -22,6 +22,7 @@ test: setup  ## run the whole test suite
 
 lint: setup  ## check style and types
 	.venv/bin/ruff check
+	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
 bench: setup  ## run every benchmark in benchmarks/, each against its baseline in the same process

@@ -81,4 +81,3 @@ def link_checkpoint(source: str | os.PathLike[str], path: str | os.PathLike[str]
 
 def _first_line(error: BaseException) -> str:
     return str(error).split("\n", 1)[0]
-

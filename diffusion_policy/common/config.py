@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import hydra
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 
@@ -44,21 +45,29 @@ def instantiate(cfg: DictConfig, where: str, **kwargs: Any) -> Any:
         ConfigError: for a target that does not exist or an argument that it does not take.
     """
     _check_target(cfg, where, kwargs)
-    for key, value in cfg.items():
-        if isinstance(value, DictConfig) and "_target_" in value:
-            _check_target(value, f"{where}.{key}", {})
-    return hydra.utils.instantiate(cfg, **kwargs)
+    for key in map(str, cfg):
+        if isinstance(cfg[key], DictConfig) and "_target_" in cfg[key]:
+            _check_target(cfg[key], f"{where}.{key}", {})
+    try:
+        return hydra.utils.instantiate(cfg, **kwargs)
+    except InstantiationException as error:
+        # The constructor's own error says what is wrong; Hydra's wraps it in a page of its own.
+        if error.__cause__ is None:
+            raise
+        error.__cause__.add_note(f"While building {where} of the config.")
+        raise error.__cause__ from None
 
 
 def _check_target(cfg: DictConfig, where: str, kwargs: dict[str, Any]) -> None:
     if "_target_" not in cfg:
         raise ConfigError(f"{where} has no _target_: name the class to build")
+    name: str = cfg["_target_"]
     try:
-        target = hydra.utils.get_object(cfg._target_)
+        target = hydra.utils.get_object(name)
     except Exception as error:
-        raise ConfigError(f"{where}._target_={str(cfg._target_)} cannot be imported: {error}") from error
+        raise ConfigError(f"{where}._target_={name} cannot be imported: {error}") from error
     parameters = inspect.signature(target).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
-    keys = [str(key) for key in cfg if not str(key).startswith("_")]
-    check_keys([*keys, *kwargs], [p.name for p in parameters], f"{where} ({cfg._target_})")
+    keys = [key for key in map(str, cfg) if not key.startswith("_")]
+    check_keys([*keys, *kwargs], [p.name for p in parameters], f"{where} ({name})")

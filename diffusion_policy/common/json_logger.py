@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
+from diffusion_policy.common.atomic_file import atomic_path
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -97,15 +99,11 @@ class JsonLogger:
         """
         self._opened()
         self.stop()
-        rewound = self.path.with_name(f"{self.path.name}.rewound")
-        with self.path.open("rb") as source, rewound.open("wb") as target:
+        with atomic_path(self.path) as rewound, self.path.open("rb") as source, rewound.open("wb") as target:
             for line in _complete_lines(source):
                 record = _parsed(line)
                 if record is None or record.get("global_step", global_step - 1) < global_step:
                     target.write(line)
-            target.flush()
-            os.fsync(target.fileno())
-        rewound.replace(self.path)
         self.start()
 
     def _opened(self) -> TextIO:

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 
 def dict_apply(x: Mapping[str, Any], func: Callable[[Any], Any]) -> dict[str, Any]:
     """Applies `func` to every leaf of a nested dict."""
-    return {
-        key: dict_apply(value, func) if isinstance(value, Mapping) else func(value) for key, value in x.items()
-    }
+    return {key: dict_apply(value, func) if isinstance(value, Mapping) else func(value) for key, value in x.items()}
 
 
 def pad_remaining_dims(x: Tensor, target: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def _init(mode: str, output_dir: str, config: Mapping[str, Any], kwargs: dict[st
     arguments = {"dir": output_dir, "config": {**config, "output_dir": output_dir}, "settings": settings, **kwargs}
     if mode != "offline":
         try:
-            return wandb.init(mode=mode, **arguments)
+            return wandb.init(mode="online", **arguments)
         except (wandb.errors.CommError, TimeoutError) as error:
             logger.warning("W&B cannot be reached (%s): logging offline; upload later with `wandb sync`", error)
     arguments.pop("resume", None)  # an offline run cannot know of an earlier one

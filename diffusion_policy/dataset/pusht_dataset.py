@@ -45,7 +45,11 @@ class PushTLowdimDataset(BaseLowdimDataset):
     ) -> None:
         super().__init__()
         keys = [obs_key, state_key, action_key]
-        self.replay_buffer = ReplayBuffer.copy_from_path(zarr_path, keys=keys)
+        try:
+            self.replay_buffer = ReplayBuffer.copy_from_path(zarr_path, keys=keys)
+        except FileNotFoundError as error:
+            error.add_note("The published data: python -m diffusion_policy.scripts.download_dataset pusht")
+            raise
         check_finite(self.replay_buffer, zarr_path)
         n_episodes = self.replay_buffer.n_episodes
         train_mask = ~get_val_mask(n_episodes=n_episodes, val_ratio=val_ratio, seed=seed)

@@ -70,11 +70,14 @@ class BaseWorkspace:
         include_keys: Iterable[str] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Takes over the content of a checkpoint; `kwargs` go to the modules' `load_state_dict`."""
+        """Takes over the content of a checkpoint; `kwargs` go to the modules' `load_state_dict`.
+
+        Parts that this workspace does not have, such as a schedule outside of `run()`, are left out.
+        """
         excluded = set(exclude_keys or ())
         for key, value in payload["state_dicts"].items():
-            if key not in excluded:
-                part = getattr(self, key)
+            part = getattr(self, key, None)
+            if part is not None and key not in excluded:
                 part.load_state_dict(value, **(kwargs if isinstance(part, nn.Module) else {}))
         included = payload["values"] if include_keys is None else include_keys
         for key in included:

@@ -20,8 +20,6 @@ class TrainStep:
     """
 
     def __init__(self, model: Any, optimizer: Optimizer, lr_scheduler: LRScheduler, accumulate: int = 1) -> None:
-        if accumulate < 1:
-            raise ValueError(f"gradient_accumulate_every must be at least 1, got {accumulate}")
         self.model = model
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler

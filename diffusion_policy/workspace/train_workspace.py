@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from diffusion_policy.common.checkpoint_file import link_checkpoint, read_checkpoint
 from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
-from diffusion_policy.common.config import check_keys, instantiate
+from diffusion_policy.common.config import ConfigError, check_keys, instantiate
 from diffusion_policy.common.device import resolve_device
 from diffusion_policy.common.pytorch_util import dict_apply, optimizer_to
 from diffusion_policy.common.random_state import get_random_state, seed_everything, set_random_state
@@ -53,7 +53,7 @@ class TrainWorkspace(BaseWorkspace):
 
     def __init__(self, cfg: DictConfig, output_dir: str | None = None) -> None:
         super().__init__(_with_debug(cfg), output_dir)
-        check_keys(map(str, cfg.training), TRAINING_KEYS, "training")
+        _check_training(cfg.training)
         seed_everything(cfg.training.seed)
         self.model = instantiate(cfg.policy, "policy")
         self.ema_model = copy.deepcopy(self.model) if cfg.training.get("use_ema") else None
@@ -75,6 +75,8 @@ class TrainWorkspace(BaseWorkspace):
         cfg = self.cfg.training
         device = resolve_device(cfg.device)
         payload = self._payload_to_resume()
+        if self.cfg.checkpoint.save_last_snapshot:
+            logger.warning("checkpoint.save_last_snapshot is ignored: a checkpoint holds everything there is to resume")
         dataset = instantiate(self.cfg.task.dataset, "task.dataset")
         batches = self._batches(dataset, self.cfg.dataloader, device)
         validation = dataset.get_validation_dataset()
@@ -227,6 +229,14 @@ class TrainWorkspace(BaseWorkspace):
 
     def _to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return dict_apply(batch, lambda x: x.to(self.model.device, non_blocking=True))
+
+
+def _check_training(cfg: DictConfig) -> None:
+    check_keys(map(str, cfg), TRAINING_KEYS, "training")
+    counts = ["num_epochs", "gradient_accumulate_every", *(key for key in map(str, cfg) if key.endswith("_every"))]
+    for key in counts:
+        if cfg.get(key, 1) < 1:
+            raise ConfigError(f"training.{key} must be at least 1, got {cfg[key]}")
 
 
 def _with_debug(cfg: DictConfig) -> DictConfig:

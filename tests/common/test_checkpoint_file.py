@@ -83,7 +83,7 @@ class _Attack:
 def test_code_and_foreign_files_are_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     torch.save(content, tmp_path / "a.ckpt")
-    with pytest.raises(CheckpointError, match="plain tensors|not a checkpoint written"):
+    with pytest.raises(CheckpointError, match=r"plain tensors|not a checkpoint written"):
         read_checkpoint(tmp_path / "a.ckpt")
     assert not (tmp_path / "attacked").exists()
 

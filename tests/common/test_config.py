@@ -26,7 +26,7 @@ def test_wrong_configs_are_explained(cfg, message):
 
 def test_nested_targets_are_checked_too():
     cfg = {"_target_": EMA, "model": {"_target_": "torch.nn.Linear", "in_feature": 2}}
-    with pytest.raises(ConfigError, match="unknown key 'in_feature' in policy.model"):
+    with pytest.raises(ConfigError, match=r"unknown key 'in_feature' in policy\.model"):
         instantiate(OmegaConf.create(cfg), "policy")
 
 

@@ -33,9 +33,7 @@ def _largest_difference(scheduler, num_inference_steps, step_kwargs):
 @pytest.mark.parametrize("variance_type", ["fixed_small", "fixed_small_log", "fixed_large"])
 @pytest.mark.parametrize(("steps", "clip"), [(100, True), (10, True), (20, False)])
 def test_ddpm(prediction_type, variance_type, steps, clip):
-    scheduler = DDPMScheduler(
-        **COMMON, prediction_type=prediction_type, variance_type=variance_type, clip_sample=clip
-    )
+    scheduler = DDPMScheduler(**COMMON, prediction_type=prediction_type, variance_type=variance_type, clip_sample=clip)
     assert _largest_difference(scheduler, steps, {}) < 1e-5
 
 
@@ -43,9 +41,7 @@ def test_ddpm(prediction_type, variance_type, steps, clip):
 @pytest.mark.parametrize("step_kwargs", [{}, {"eta": 0.5}, {"eta": 1.0}, {"use_clipped_model_output": True}])
 @pytest.mark.parametrize(("steps", "clip", "alpha_one"), [(16, True, True), (100, True, False), (8, False, True)])
 def test_ddim(prediction_type, step_kwargs, steps, clip, alpha_one):
-    scheduler = DDIMScheduler(
-        **COMMON, prediction_type=prediction_type, clip_sample=clip, set_alpha_to_one=alpha_one
-    )
+    scheduler = DDIMScheduler(**COMMON, prediction_type=prediction_type, clip_sample=clip, set_alpha_to_one=alpha_one)
     assert _largest_difference(scheduler, steps, step_kwargs) < 1e-5
 
 

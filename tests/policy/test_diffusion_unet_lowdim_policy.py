@@ -126,7 +126,7 @@ def test_generators_make_actions_reproducible(kwargs, per_row):
 @pytest.mark.parametrize("prediction_type", ["epsilon", "sample", "v_prediction"])
 @pytest.mark.parametrize(
     "name",
-    ["DDPMScheduler", "DDIMScheduler", "DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "UniPCMultistepScheduler"],
+    [f"{kind}Scheduler" for kind in ("DDPM", "DDIM", "DPMSolverMultistep", "EulerDiscrete", "UniPCMultistep")],
 )
 def test_any_scheduler_finds_the_actions_of_a_perfect_model(name, prediction_type):
     """A model that knows the clean trajectory leads every sampler to it."""

@@ -4,6 +4,7 @@ Chi et al. 2023, section IV.A ("CNN-based Diffusion Policy"); the U-Net is that 
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -82,7 +83,7 @@ class ConditionalUnet1D(nn.Module):
     ) -> None:
         super().__init__()
         dims = [input_dim, *down_dims]
-        levels = list(zip(dims[:-1], dims[1:], strict=True))
+        levels = list(pairwise(dims))
         embed_dim = diffusion_step_embed_dim
         cond_dim = embed_dim + (global_cond_dim or 0)
 
@@ -111,9 +112,7 @@ class ConditionalUnet1D(nn.Module):
             down_modules.append(nn.ModuleList([*resnets, sampling]))
         up_modules = nn.ModuleList()
         for dim_in, dim_out in reversed(levels[1:]):
-            up_modules.append(
-                nn.ModuleList([resnet(dim_out * 2, dim_in), resnet(dim_in, dim_in), Upsample1d(dim_in)])
-            )
+            up_modules.append(nn.ModuleList([resnet(dim_out * 2, dim_in), resnet(dim_in, dim_in), Upsample1d(dim_in)]))
         # The last group norm has 8 groups whatever n_groups is: published checkpoints were trained so.
         final_conv = nn.Sequential(
             Conv1dBlock(down_dims[0], down_dims[0], kernel_size), nn.Conv1d(down_dims[0], input_dim, 1)

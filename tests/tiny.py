@@ -1,0 +1,21 @@
+"""Overrides of the quickstart config that make a training run last seconds."""
+
+TINY = [
+    "training.device=cpu",
+    "training.num_epochs=2",
+    "training.max_train_steps=4",
+    "training.max_val_steps=1",
+    "training.lr_warmup_steps=2",
+    "training.rollout_every=1",
+    "policy.num_inference_steps=2",
+    "policy.model.down_dims=[8,16]",
+    "policy.model.diffusion_step_embed_dim=8",
+    "task.env_runner.n_train=0",
+    "task.env_runner.n_train_vis=0",
+    "task.env_runner.n_test=2",
+    "task.env_runner.n_test_vis=0",
+    "task.env_runner.max_steps=16",
+    "dataloader.batch_size=8",
+    "val_dataloader.batch_size=8",
+    "logging.mode=disabled",
+]

@@ -1,0 +1,32 @@
+"""Real training runs that last seconds: the shipped demonstrations, a tiny network, few steps."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from tiny import TINY
+
+from diffusion_policy.common.config import register_resolvers
+from diffusion_policy.workspace.train_diffusion_unet_lowdim_workspace import TrainDiffusionUnetLowdimWorkspace
+
+Make = Callable[..., TrainDiffusionUnetLowdimWorkspace]
+
+
+@pytest.fixture
+def make_workspace(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Builds the workspace that `train.py --config-name=quickstart ...` would run."""
+    monkeypatch.chdir(repository)
+    register_resolvers()
+
+    def make(overrides: Sequence[str] = (), output_dir: Any = None) -> TrainDiffusionUnetLowdimWorkspace:
+        with initialize_config_dir(str(repository / "diffusion_policy" / "config"), version_base=None):
+            cfg = compose("quickstart", overrides=[*TINY, *overrides])
+        OmegaConf.resolve(cfg)
+        output_dir = Path(output_dir or tmp_path / "run")
+        output_dir.mkdir(parents=True, exist_ok=True)
+        return TrainDiffusionUnetLowdimWorkspace(cfg, output_dir=str(output_dir))
+
+    return make

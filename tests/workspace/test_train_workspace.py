@@ -1,0 +1,216 @@
+import json
+import shutil
+
+import pytest
+import torch
+from fixtures import load_fixture
+
+from diffusion_policy.common.checkpoint_file import CheckpointError, read_checkpoint, write_checkpoint
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.policy.policy_loading import load_policy
+
+TIMING = {"steps_per_second", "samples_per_second", "peak_memory_mb"}
+
+
+def _log(folder):
+    records = [json.loads(line) for line in (folder / "logs.json.txt").read_text().splitlines()]
+    return [{key: value for key, value in record.items() if key not in TIMING} for record in records]
+
+
+def _assert_same(a, b, where=""):
+    assert type(a) is type(b), where
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), where
+        for key in a:
+            _assert_same(a[key], b[key], f"{where}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), where
+        for i, (left, right) in enumerate(zip(a, b, strict=True)):
+            _assert_same(left, right, f"{where}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), where
+    else:
+        assert a == b, where
+
+
+def test_a_run_leaves_what_it_promises(make_workspace, tmp_path):
+    workspace = make_workspace(["task.env_runner.n_test_vis=1"])
+    workspace.run()
+    run = tmp_path / "run"
+    assert {"logs.json.txt", "eval_log.json", "report.html", "checkpoints", "media"} <= {p.name for p in run.iterdir()}
+    assert len(list((run / "media").glob("*.mp4"))) == 2
+    names = sorted(path.name for path in (run / "checkpoints").iterdir())
+    assert len(names) == 2
+    assert names[1] == "latest.ckpt"
+    log = _log(run)
+    assert [record["global_step"] for record in log] == list(range(8))
+    assert [record["epoch"] for record in log] == [0] * 4 + [1] * 4
+    for record in log:
+        assert {"train_loss", "lr"} <= record.keys()
+    scores = {"test/mean_score", "test/sim_max_reward_100001", "test/success_rate"}
+    assert {"val_loss", "train_action_mse_error", *scores} <= log[3].keys()
+    last = json.loads((run / "logs.json.txt").read_text().splitlines()[-1])
+    assert all(last[key] > 0 for key in TIMING)
+    evaluation = json.loads((run / "eval_log.json").read_text())
+    assert evaluation["test/mean_score"] == log[-1]["test/mean_score"]
+
+
+def test_same_seed_same_run_and_other_seed_another(make_workspace, tmp_path):
+    for name, seed in {"a": 1, "b": 1, "c": 2}.items():
+        make_workspace([f"training.seed={seed}"], tmp_path / name).run()
+    assert _log(tmp_path / "a") == _log(tmp_path / "b")
+    assert _log(tmp_path / "a") != _log(tmp_path / "c")
+
+
+def test_resumed_run_equals_uninterrupted_run(make_workspace, tmp_path):
+    """Three epochs, then the rest by another process's workspace: same weights, log, schedule and top-k."""
+    overrides = ["training.num_epochs=6", "checkpoint.topk.k=2"]
+    make_workspace(overrides, tmp_path / "whole").run()
+
+    class StopError(Exception):
+        pass
+
+    workspace = make_workspace(overrides, tmp_path / "parts")
+    save = workspace._checkpoint
+
+    def save_then_stop(record):
+        save(record)
+        if record["epoch"] == 2:
+            raise StopError
+
+    workspace._checkpoint = save_then_stop
+    with pytest.raises(StopError):
+        workspace.run()
+    make_workspace(overrides, tmp_path / "parts").run()
+
+    assert _log(tmp_path / "parts") == _log(tmp_path / "whole")
+    files = {name: sorted(p.name for p in (tmp_path / name / "checkpoints").iterdir()) for name in ("parts", "whole")}
+    assert files["parts"] == files["whole"]
+    for name in files["whole"]:
+        payloads = [read_checkpoint(tmp_path / run / "checkpoints" / name) for run in ("parts", "whole")]
+        for payload in payloads:
+            for section in ("logging", "multi_run"):  # named after the time at which the process started
+                del payload["cfg"][section]
+        _assert_same(*payloads, where=name)
+
+
+def test_num_epochs_is_the_total(make_workspace, tmp_path):
+    make_workspace().run()
+    before = _log(tmp_path / "run")
+    make_workspace().run()
+    assert _log(tmp_path / "run") == before
+    make_workspace(["training.num_epochs=3"]).run()
+    assert [record["epoch"] for record in _log(tmp_path / "run")] == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_checkpoint_gives_the_policy_that_was_scored(make_workspace, tmp_path):
+    workspace = make_workspace()
+    workspace.run()
+    policy, cfg = load_policy(tmp_path / "run" / "checkpoints" / "latest.ckpt", "cpu")
+    assert cfg.name == "quickstart"
+    _assert_same(dict(policy.state_dict()), dict(workspace.ema_model.state_dict()))
+    other = type(workspace).create_from_checkpoint(tmp_path / "run" / "checkpoints" / "latest.ckpt")
+    assert (other.epoch, other.global_step) == (2, 8)
+    _assert_same(dict(other.model.state_dict()), dict(workspace.model.state_dict()))
+
+
+def test_gradient_accumulation_updates_every_nth_batch(make_workspace):
+    workspace = make_workspace(["training.gradient_accumulate_every=2", "training.num_epochs=1"])
+    workspace.run()
+    assert workspace.lr_scheduler.last_epoch == 2
+    assert workspace.ema.optimization_step == 4
+
+
+def test_debug_makes_a_short_run(make_workspace, tmp_path):
+    make_workspace(["training.debug=true", "training.num_epochs=50", "training.max_train_steps=null"]).run()
+    assert [record["global_step"] for record in _log(tmp_path / "run")] == list(range(6))
+
+
+def test_without_ema_the_model_itself_is_scored(make_workspace, tmp_path):
+    workspace = make_workspace(["training.use_ema=false", "training.num_epochs=1"])
+    workspace.run()
+    assert "ema_model" not in read_checkpoint(tmp_path / "run" / "checkpoints" / "latest.ckpt")["state_dicts"]
+    policy, _ = load_policy(tmp_path / "run" / "checkpoints" / "latest.ckpt", "cpu")
+    _assert_same(dict(policy.state_dict()), dict(workspace.model.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        (["+training.num_epoch=3"], ConfigError, "'num_epoch' in training: did you mean 'num_epochs'"),
+        (["+task.dataset.horizn=3"], ConfigError, "'horizn' in task.dataset .*did you mean 'horizon'"),
+        (["+policy.model.kernel=3"], ConfigError, "'kernel' in policy.model .*did you mean 'kernel_size'"),
+        (["+policy.etta=3"], Exception, "unknown argument etta"),
+        (["horizon=8"], Exception, "horizon=8 is shorter than n_obs_steps"),
+        (["training.device=cuda:7"], ValueError, "'cuda:7' is not available; there are: cpu"),
+        (["task.dataset.zarr_path=absent.zarr"], FileNotFoundError, "absent.zarr"),
+        (["checkpoint.topk.monitor_key=test_mean_scor"], KeyError, "test_mean_scor.*test_mean_score"),
+        (["logging.mode=on"], ValueError, "logging.mode must be auto, online, offline or disabled"),
+        (["training.gradient_accumulate_every=0"], ValueError, "gradient_accumulate_every must be at least 1"),
+    ],
+)
+def test_bad_configs_are_explained(make_workspace, overrides, error, message):
+    with pytest.raises(error, match=message):
+        make_workspace(overrides).run()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign"])
+def test_damaged_checkpoint_is_refused_and_kept(make_workspace, tmp_path, damage):
+    make_workspace(["training.num_epochs=1"]).run()
+    path = tmp_path / "run" / "checkpoints" / "latest.ckpt"
+    content = path.read_bytes()[:-1000] if damage == "truncated" else b"not a checkpoint"
+    path.unlink()
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="use another checkpoint of the run"):
+        make_workspace().run()
+    assert path.read_bytes() == content
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(make_workspace, tmp_path):
+    make_workspace(["training.num_epochs=1"]).run()
+    path = tmp_path / "run" / "checkpoints" / "latest.ckpt"
+    payload = read_checkpoint(path)
+    payload.pop("format")
+    payload["cfg"]["policy"]["model"]["down_dims"] = [8, 24]
+    write_checkpoint(tmp_path / "other.ckpt", payload)
+    with pytest.raises(CheckpointError, match="do not fit its config"):
+        load_policy(tmp_path / "other.ckpt", "cpu")
+
+
+def test_runs_of_the_original_are_reproduced(make_workspace, compat, real_pusht, repository, tmp_path):
+    """Initial weights, order of data, noise, optimisation, rollouts, validation and sampling, all at once.
+
+    `sampling_seed=null` lets the rollouts draw from the global generator, as the original's do.
+    """
+    import yaml
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    name = "unet_lowdim_4steps"
+    overrides = yaml.safe_load((compat / "ckpt" / f"{name}.overrides.yaml").read_text())
+    ours = [f"task.dataset.zarr_path={real_pusht}", "+task.env_runner.sampling_seed=null"]
+    with initialize_config_dir(str(repository / "diffusion_policy" / "config"), version_base=None):
+        cfg = compose("train_diffusion_unet_lowdim_workspace", overrides=[*overrides, *ours])
+    OmegaConf.resolve(cfg)
+    workspace = type(make_workspace())(cfg, output_dir=str(tmp_path / "run"))
+    (tmp_path / "run").mkdir(exist_ok=True)
+    workspace.run()
+
+    expected = [json.loads(line) for line in (compat / "ckpt" / f"{name}.logs.json.txt").read_text().splitlines()]
+    # The original logs the last step of an epoch cut short by max_train_steps twice.
+    del expected[3]
+    actual = _log(tmp_path / "run")
+    assert len(actual) == len(expected)
+    for mine, theirs in zip(actual, expected, strict=True):
+        for key, value in theirs.items():
+            assert mine[key] == pytest.approx(value, rel=1e-5, abs=1e-7), key
+
+    fixture = load_fixture(compat.parent / "compat", "../ckpt/" + name)
+    for which, policy in {"model": workspace.model, "ema_model": workspace.ema_model}.items():
+        torch.manual_seed(1234)
+        policy.eval()
+        obs = fixture.tensors("in/")
+        result = policy.predict_action(obs)
+        for key, value in fixture.tensors(f"out/{which}/").items():
+            torch.testing.assert_close(result[key], value, rtol=0, atol=1e-2)
+    shutil.rmtree(tmp_path / "run")
