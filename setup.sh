@@ -80,7 +80,8 @@ make_environment() {
     python=$(find_python)
     uv=$(find_uv "$python")
     .venv/bin/python --version >/dev/null 2>&1 || "$uv" venv --quiet --clear --python "$python" .venv
-    "$uv" pip sync --python .venv --require-hashes requirements.lock
+    echo "setup: installing the packages of requirements.lock into .venv (some GB, once)"
+    "$uv" pip sync --quiet --python .venv --require-hashes requirements.lock
     "$uv" pip install --quiet --python .venv --no-deps --editable .
     check_shared_libraries
 }

@@ -26,6 +26,19 @@ def test_without_login_and_network_it_logs_offline_and_never_asks(tmp_path, mode
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
 
 
+def test_logged_in_without_network_it_logs_offline(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # a port where nothing listens
+    command = [sys.executable, "-c", PROGRAM, "auto", str(tmp_path)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "cannot be reached" in done.stderr
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
 def test_disabled_writes_nothing(tmp_path):
     with wandb_run("disabled", str(tmp_path), {}) as log:
         log({"loss": 1.0}, 0)
