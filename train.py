@@ -21,7 +21,10 @@ def main(cfg: DictConfig) -> None:
     register_resolvers()
     OmegaConf.resolve(cfg)
     workspace = hydra.utils.get_class(cfg._target_)(cfg)
-    workspace.run()
+    try:
+        workspace.run()
+    except KeyboardInterrupt:
+        sys.exit(f"Stopped. To continue, add to the same command: hydra.run.dir={workspace.output_dir}")
 
 
 if __name__ == "__main__":

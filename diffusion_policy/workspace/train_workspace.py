@@ -4,6 +4,7 @@ import copy
 import logging
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ class TrainWorkspace(BaseWorkspace):
 
         steps_per_epoch = min(len(batches), cfg.max_train_steps or len(batches))
         total_steps = steps_per_epoch * cfg.num_epochs
-        with RunLog(self.output_dir, self.cfg, total_steps, done_steps=self.global_step) as log:
+        with closing(env_runner), RunLog(self.output_dir, self.cfg, total_steps, self.global_step) as log:
             while self.epoch < cfg.num_epochs:
                 is_last = self.epoch == cfg.num_epochs - 1
                 record = self._train_epoch(islice(batches, cfg.max_train_steps), log)
@@ -103,7 +104,6 @@ class TrainWorkspace(BaseWorkspace):
                 self.epoch += 1
                 if is_last or (self.epoch - 1) % cfg.checkpoint_every == 0:
                     self._checkpoint(record)
-        env_runner.close()
         report = write_report(self.output_dir)
         logger.info("Done. Checkpoints, log and videos are in %s", Path(self.output_dir).resolve())
         logger.info("Open the report in a browser: %s", Path(report).resolve())

@@ -4,9 +4,11 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from diffusion_policy.env.pusht.pusht_keypoints_env import PushTKeypointsEnv
+
+Arrays = dict[str, NDArray[np.float32]]
 
 
 def recorded_keypoints_env(**kwargs: Any) -> gymnasium.Env:
@@ -14,33 +16,50 @@ def recorded_keypoints_env(**kwargs: Any) -> gymnasium.Env:
     return DemonstrationRecorder(PushTKeypointsEnv(**kwargs))
 
 
+def recorded_observation(obs: NDArray[np.float64], info: dict[str, Any]) -> Arrays:
+    """`state` (5,) and the block's `keypoint` (9, 2), as published, of what a `PushTKeypointsEnv` returned."""
+    x, y, angle = info["block_pose"]
+    positions, _mask = np.split(obs, 2)
+    return {
+        "state": np.array([*info["pos_agent"], x, y, angle % (2 * np.pi)], dtype=np.float32),
+        "keypoint": positions.reshape(-1, 2)[:-1].astype(np.float32),
+    }
+
+
+def recorded_action(action: Any, info: dict[str, Any]) -> Arrays:
+    """`action` (2,) and the `n_contacts` (1,) that it made, as published."""
+    return {
+        "action": np.asarray(action, dtype=np.float32),
+        "n_contacts": np.array([info["n_contacts"]], dtype=np.float32),
+    }
+
+
+def stack_steps(steps: list[Arrays]) -> Arrays:
+    """An episode: arrays `(N, ...)` by key."""
+    return {key: np.stack([step[key] for step in steps]) for key in steps[0]}
+
+
 class DemonstrationRecorder(gymnasium.Wrapper):
     """Gives, in the info of the step that ends an episode, the whole of it as `demonstration`.
 
-    That is a dict of `state` `(N, 5)`, `keypoint` `(N, 9, 2)`, `action` `(N, 2)` and `n_contacts` `(N, 1)`, all
-    float32: what was seen before each action, the action, and how many contacts it made.
+    That is a dict of `state` `(N, 5)`, `keypoint` `(N, 9, 2)`, `action` `(N, 2)` and `n_contacts` `(N, 1)`: what was
+    seen before each action, the action, and how many contacts it made.
     """
 
-    def __init__(self, env: Any) -> None:
+    def __init__(self, env: PushTKeypointsEnv) -> None:
         super().__init__(env)
-        self._steps: list[dict[str, NDArray]] = []
+        self._steps: list[Arrays] = []
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         self._steps = []
-        return self.env.reset(seed=seed, options=options)
+        obs, info = self.env.reset(seed=seed, options=options)
+        self._seen = recorded_observation(obs, info)
+        return obs, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        before = self._observe(action)
         obs, reward, terminated, truncated, info = self.env.step(action)
-        before["n_contacts"] = np.array([info["n_contacts"]], dtype=np.float32)
-        self._steps.append(before)
+        self._steps.append(self._seen | recorded_action(action, info))
+        self._seen = recorded_observation(obs, info)
         if terminated:
-            info["demonstration"] = {key: np.stack([step[key] for step in self._steps]) for key in before}
+            info["demonstration"] = stack_steps(self._steps)
         return obs, reward, terminated, truncated, info
-
-    def _observe(self, action: ArrayLike) -> dict[str, NDArray]:
-        env: Any = self.env.unwrapped
-        state = [*env.agent.position, *env.block.position, env.block.angle % (2 * np.pi)]
-        keypoints = env.kp_manager.get_keypoints_global({"block": env.block}, is_obj=True)["block"]
-        values = {"state": state, "keypoint": keypoints, "action": action}
-        return {key: np.asarray(value, dtype=np.float32) for key, value in values.items()}

@@ -1,15 +1,16 @@
 """Collecting Push-T demonstrations with the mouse."""
 
-from typing import Any
-
 import numpy as np
 import pygame
-from numpy.typing import NDArray
 
 from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.env.pusht.demonstration_recorder import (
+    Arrays,
+    recorded_action,
+    recorded_observation,
+    stack_steps,
+)
 from diffusion_policy.env.pusht.pusht_keypoints_env import PushTKeypointsEnv
-
-Episode = dict[str, NDArray[np.float32]]
 
 
 class Operator:
@@ -62,7 +63,7 @@ def collect_demonstrations(env: PushTKeypointsEnv, replay_buffer: ReplayBuffer, 
         env.close()
 
 
-def record_episode(env: PushTKeypointsEnv, operator: Operator, seed: int, control_hz: float) -> Episode | None:
+def record_episode(env: PushTKeypointsEnv, operator: Operator, seed: int, control_hz: float) -> Arrays | None:
     """The episode from `seed` until success, retried as often as asked; None if the operator quits."""
     clock = pygame.time.Clock()
     agent = env.teleop_agent(lambda: operator.mouse)
@@ -71,28 +72,17 @@ def record_episode(env: PushTKeypointsEnv, operator: Operator, seed: int, contro
         if operator.retry:
             obs, info = env.reset(seed=seed)
             image = env.render("human")
-            steps: list[Episode] = []
+            steps: list[Arrays] = []
             operator.plan_index = 0
         pygame.display.set_caption(f"episode {seed}, plan_idx {operator.plan_index}")
         action = None if operator.paused else agent.act(obs)
         if action is not None:
-            steps.append(_observed(image, obs, info) | {"action": action.astype(np.float32)})
+            seen = {"img": image.astype(np.float32), **recorded_observation(obs, info)}
             obs, _, done, _, info = env.step(action)
             image = env.render("human")
-            steps[-1]["n_contacts"] = np.array([info["n_contacts"]], dtype=np.float32)
+            steps.append(seen | recorded_action(action, info))
         clock.tick(control_hz)
         operator.read_events()
         if operator.quit and not done:
             return None
-    return {key: np.stack([step[key] for step in steps]) for key in steps[0]}
-
-
-def _observed(image: NDArray[np.uint8], obs: NDArray[np.float64], info: dict[str, Any]) -> Episode:
-    """`img` (S, S, 3) in [0, 255], `state` (5,) and the block's `keypoint` (9, 2), as published."""
-    x, y, angle = info["block_pose"]
-    positions, _mask = np.split(obs, 2)
-    return {
-        "img": image.astype(np.float32),
-        "state": np.array([*info["pos_agent"], x, y, angle % (2 * np.pi)], dtype=np.float32),
-        "keypoint": positions.reshape(-1, 2)[:-1].astype(np.float32),
-    }
+    return stack_steps(steps)

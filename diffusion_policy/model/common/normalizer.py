@@ -19,9 +19,9 @@ class SingleFieldLinearNormalizer(DictOfTensorMixin):
     avaliable_modes = ["limits", "gaussian"]
 
     @torch.no_grad()
-    def fit(self, data: Any, **kwargs: Any) -> None:
-        """Fits scale and offset to `data`; see `LinearNormalizer.fit` for the arguments."""
-        self.params_dict = _fit(data, **kwargs)
+    def fit(self, data: Any, *args: Any, **kwargs: Any) -> None:
+        """Fits scale and offset to `data`; further arguments as for `LinearNormalizer.fit`."""
+        self.params_dict = _fit(data, *args, **kwargs)
 
     @classmethod
     def create_fit(cls, data: Any, **kwargs: Any) -> "SingleFieldLinearNormalizer":

@@ -1,0 +1,82 @@
+"""Names, parameters and their order against those of the original, for every module that is here."""
+
+import importlib
+import importlib.util
+import inspect
+import json
+
+import pytest
+
+# What is left out or differs on purpose; the README's section for people who come from the original says why.
+DIFFERENT = {
+    "gym_util.multistep_wrapper.repeated_box",  # the same function as repeated_space
+    "gym_util.sync_vector_env.SyncVectorEnv.reset_wait",  # gymnasium's vector envs have reset and step
+    "gym_util.sync_vector_env.SyncVectorEnv.step_async",
+    "gym_util.sync_vector_env.SyncVectorEnv.step_wait",
+    "model.common.normalizer.SingleFieldLinearNormalizer.fit",  # takes them in this order, by *args
+    "model.diffusion.mask_generator.DummyMaskGenerator",  # nothing uses these
+    "model.diffusion.mask_generator.KeypointMaskGenerator",
+    "model.diffusion.mask_generator.get_intersection_slice_mask",
+    "model.diffusion.mask_generator.get_union_slice_mask",
+    "policy.diffusion_unet_lowdim_policy.DiffusionUnetLowdimPolicy.conditional_sample",  # one for all policies
+    "workspace.base_workspace.BaseWorkspace.save_checkpoint",  # no use_thread
+    "workspace.base_workspace.BaseWorkspace.save_snapshot",  # pickled code
+    "workspace.base_workspace.BaseWorkspace.create_from_snapshot",
+}
+
+
+def _exists(module):
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _expected(facts):
+    """Pairs of dotted name and the parameters it has (None: any)."""
+    for module, spec in facts.items():
+        if module.startswith("_") or not _exists(module):
+            continue
+        for cls, members in spec.get("classes", {}).items():
+            yield f"{module}.{cls}", members.get("init")
+            for method, signature in members.get("methods", {}).items():
+                yield f"{module}.{cls}.{method}", signature["params"]
+            for name in members.get("properties", []):
+                yield f"{module}.{cls}.{name}", None
+        for function, signature in spec.get("functions", {}).items():
+            if function not in ("main", "test"):  # what the original's files run as scripts
+                yield f"{module}.{function}", signature["params"]
+
+
+def _find(name):
+    parts = name.split(".")
+    for n in range(len(parts), 0, -1):
+        module = ".".join(parts[:n])
+        if _exists(module):
+            found = importlib.import_module(module)
+            for part in parts[n:]:
+                found = getattr(found, part)
+            return found
+    raise ImportError(name)
+
+
+def test_names_and_parameters_are_those_of_the_original(compat):
+    facts = json.loads((compat / "signatures.json").read_text())
+    checked = 0
+    for full_name, params in _expected(facts):
+        name = full_name.removeprefix("diffusion_policy.")
+        if any(f"{name}.".startswith(f"{other}.") for other in DIFFERENT):
+            continue
+        found = _find(full_name)
+        checked += 1
+        if params is not None:
+            wanted = [p["name"] for p in params if p.get("kind") not in ("var_keyword", "var_positional")]
+            actual = [p for p in inspect.signature(found).parameters if p != "self"]
+            assert actual[: len(wanted)] == wanted, name
+    assert checked > 150
+
+
+@pytest.mark.parametrize("name", sorted(DIFFERENT))
+def test_differences_name_what_the_original_has(compat, name):
+    facts = json.loads((compat / "signatures.json").read_text())
+    assert f"diffusion_policy.{name}" in dict(_expected(facts))
