@@ -97,7 +97,7 @@ class TrainWorkspace(BaseWorkspace):
                 if is_last or self.epoch % cfg.rollout_every == 0:
                     record |= self._rollout(env_runner)
                 if val_batches is not None and self.epoch % cfg.val_every == 0:
-                    record["val_loss"] = self._validate(islice(val_batches, cfg.max_val_steps))
+                    record["val_loss"] = self._validate(val_batches)
                 if self.epoch % cfg.sample_every == 0:
                     record["train_action_mse_error"] = self._sample(sampling_batch)
                 log.write(record)
@@ -188,10 +188,15 @@ class TrainWorkspace(BaseWorkspace):
         return result
 
     @torch.no_grad()
-    def _validate(self, batches: Iterable[Any]) -> float:
+    def _validate(self, batches: DataLoader) -> float:
         self.model.eval()
-        bar = tqdm(batches, desc=f"Validation epoch {self.epoch}", unit="batch", leave=False, mininterval=1.0)
-        losses = [self.model.compute_loss(self._to_device(batch)) for batch in bar]
+        limit = self.cfg.training.max_val_steps or len(batches)
+        title = f"Validation epoch {self.epoch}"
+        with tqdm(total=min(limit, len(batches)), desc=title, unit="batch", leave=False, mininterval=1.0) as bar:
+            losses = []
+            for batch in islice(batches, limit):
+                losses.append(self.model.compute_loss(self._to_device(batch)))
+                bar.update()
         return torch.stack(losses).mean().item()
 
     @torch.no_grad()
