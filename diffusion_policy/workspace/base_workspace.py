@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
@@ -113,4 +112,4 @@ class BaseWorkspace:
 
 
 def _has_state(value: Any) -> bool:
-    return hasattr(value, "state_dict") and hasattr(value, "load_state_dict") and not isinstance(value, type(torch))
+    return hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
