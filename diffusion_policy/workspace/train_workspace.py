@@ -1,6 +1,7 @@
 """The one training loop."""
 
 import copy
+import inspect
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -38,6 +39,7 @@ TRAINING_KEYS = (
     *("use_ema", "freeze_encoder", "enable_normalizer", "max_train_steps", "max_val_steps", "sample_max_batch"),
     *("rollout_every", "checkpoint_every", "val_every", "sample_every", "eval_every", "eval_first"),
 )
+CHECKPOINT_KEYS = ("topk", "save_last_ckpt", "save_last_snapshot")
 DEBUG_TRAINING = {"num_epochs": 2, "max_train_steps": 3, "max_val_steps": 3} | {
     f"{what}_every": 1 for what in ("rollout", "checkpoint", "val", "sample")
 }
@@ -54,7 +56,7 @@ class TrainWorkspace(BaseWorkspace):
 
     def __init__(self, cfg: DictConfig, output_dir: str | None = None) -> None:
         super().__init__(_with_debug(cfg), output_dir)
-        _check_training(cfg.training)
+        _check_config(cfg)
         seed_everything(cfg.training.seed)
         self.model = instantiate(cfg.policy, "policy")
         self.ema_model = copy.deepcopy(self.model) if cfg.training.get("use_ema") else None
@@ -236,12 +238,15 @@ class TrainWorkspace(BaseWorkspace):
         return dict_apply(batch, lambda x: x.to(self.model.device, non_blocking=True))
 
 
-def _check_training(cfg: DictConfig) -> None:
-    check_keys(map(str, cfg), TRAINING_KEYS, "training")
-    counts = ["num_epochs", "gradient_accumulate_every", *(key for key in map(str, cfg) if key.endswith("_every"))]
-    for key in counts:
-        if cfg.get(key, 1) < 1:
-            raise ConfigError(f"training.{key} must be at least 1, got {cfg[key]}")
+def _check_config(cfg: DictConfig) -> None:
+    """Refuses, before anything is built, keys that nothing reads and counts that make no sense."""
+    sections = {"training": TRAINING_KEYS, "checkpoint": CHECKPOINT_KEYS}
+    sections |= dict.fromkeys(("dataloader", "val_dataloader"), tuple(inspect.signature(DataLoader).parameters))
+    for section, known in sections.items():
+        check_keys(map(str, cfg.get(section, ())), known, section)
+    for key, value in cfg.training.items():
+        if (key == "num_epochs" or str(key).endswith("_every")) and value < 1:
+            raise ConfigError(f"training.{key!s} must be at least 1, got {value}")
 
 
 def _with_debug(cfg: DictConfig) -> DictConfig:

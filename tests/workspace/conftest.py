@@ -21,9 +21,11 @@ def make_workspace(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(repository)
     register_resolvers()
 
-    def make(overrides: Sequence[str] = (), output_dir: Any = None) -> TrainDiffusionUnetLowdimWorkspace:
+    def make(
+        overrides: Sequence[str] = (), output_dir: Any = None, config: str = "quickstart"
+    ) -> TrainDiffusionUnetLowdimWorkspace:
         with initialize_config_dir(str(repository / "diffusion_policy" / "config"), version_base=None):
-            cfg = compose("quickstart", overrides=[*TINY, *overrides])
+            cfg = compose(config, overrides=[*TINY, *overrides])
         OmegaConf.resolve(cfg)
         output_dir = Path(output_dir or tmp_path / "run")
         output_dir.mkdir(parents=True, exist_ok=True)

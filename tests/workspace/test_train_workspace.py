@@ -114,6 +114,19 @@ def test_checkpoint_gives_the_policy_that_was_scored(make_workspace, tmp_path):
     _assert_same(dict(other.model.state_dict()), dict(workspace.model.state_dict()))
 
 
+@pytest.mark.parametrize(
+    "config", ["train_diffusion_unet_lowdim_workspace", "train_diffusion_unet_ddim_lowdim_workspace"]
+)
+@pytest.mark.parametrize("condition", [[], ["obs_as_global_cond=false", "obs_as_local_cond=true"]])
+def test_every_config_trains_and_resumes(make_workspace, tmp_path, config, condition):
+    data = ["task.dataset.zarr_path=assets/pusht_demo.zarr.zip", "task.dataset.max_train_episodes=5"]
+    loading = ["dataloader.num_workers=0", "val_dataloader.num_workers=1", "training.checkpoint_every=1"]
+    for epochs in (1, 2):
+        overrides = [*data, *loading, *condition, f"training.num_epochs={epochs}"]
+        make_workspace(overrides, config=config).run()
+    assert [record["epoch"] for record in _log(tmp_path / "run")] == [0] * 4 + [1] * 4
+
+
 def test_gradient_accumulation_updates_every_nth_batch(make_workspace):
     workspace = make_workspace(["training.gradient_accumulate_every=2", "training.num_epochs=1"])
     workspace.run()
@@ -138,6 +151,8 @@ def test_without_ema_the_model_itself_is_scored(make_workspace, tmp_path):
     ("overrides", "error", "message"),
     [
         (["+training.num_epoch=3"], ConfigError, "'num_epoch' in training: did you mean 'num_epochs'"),
+        (["+checkpoint.topk_k=3"], ConfigError, "'topk_k' in checkpoint"),
+        (["+dataloader.batchsize=3"], ConfigError, "'batchsize' in dataloader: did you mean 'batch_size'"),
         (["+task.dataset.horizn=3"], ConfigError, "'horizn' in task.dataset .*did you mean 'horizon'"),
         (["+policy.model.kernel=3"], ConfigError, "'kernel' in policy.model .*did you mean 'kernel_size'"),
         (["+policy.etta=3"], Exception, "unknown argument etta"),
