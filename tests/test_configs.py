@@ -9,7 +9,11 @@ from omegaconf import OmegaConf
 from diffusion_policy.common.config import register_resolvers
 
 OURS = {"training.device": "auto", "logging.mode": "auto"}  # the defaults that differ on purpose
-CONFIGS = ["train_diffusion_unet_lowdim_workspace", "train_diffusion_unet_ddim_lowdim_workspace"]
+CONFIGS = [
+    "train_diffusion_unet_lowdim_workspace",
+    "train_diffusion_unet_ddim_lowdim_workspace",
+    "train_diffusion_transformer_lowdim_pusht_workspace",
+]
 
 
 def _compose(repository, name, overrides=()):

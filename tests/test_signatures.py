@@ -19,6 +19,7 @@ DIFFERENT = {
     "model.diffusion.mask_generator.get_intersection_slice_mask",
     "model.diffusion.mask_generator.get_union_slice_mask",
     "policy.diffusion_unet_lowdim_policy.DiffusionUnetLowdimPolicy.conditional_sample",  # one for all policies
+    "policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy.conditional_sample",
     "workspace.base_workspace.BaseWorkspace.save_checkpoint",  # no use_thread
     "workspace.base_workspace.BaseWorkspace.save_snapshot",  # pickled code
     "workspace.base_workspace.BaseWorkspace.create_from_snapshot",

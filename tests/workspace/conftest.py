@@ -4,15 +4,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from tiny import TINY
+from tiny import tiny
 
 from diffusion_policy.common.config import register_resolvers
-from diffusion_policy.workspace.train_diffusion_unet_lowdim_workspace import TrainDiffusionUnetLowdimWorkspace
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
 
-Make = Callable[..., TrainDiffusionUnetLowdimWorkspace]
+Make = Callable[..., TrainWorkspace]
 
 
 @pytest.fixture
@@ -21,14 +22,12 @@ def make_workspace(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(repository)
     register_resolvers()
 
-    def make(
-        overrides: Sequence[str] = (), output_dir: Any = None, config: str = "quickstart"
-    ) -> TrainDiffusionUnetLowdimWorkspace:
+    def make(overrides: Sequence[str] = (), output_dir: Any = None, config: str = "quickstart") -> TrainWorkspace:
         with initialize_config_dir(str(repository / "diffusion_policy" / "config"), version_base=None):
-            cfg = compose(config, overrides=[*TINY, *overrides])
+            cfg = compose(config, overrides=[*tiny(config), *overrides])
         OmegaConf.resolve(cfg)
         output_dir = Path(output_dir or tmp_path / "run")
         output_dir.mkdir(parents=True, exist_ok=True)
-        return TrainDiffusionUnetLowdimWorkspace(cfg, output_dir=str(output_dir))
+        return hydra.utils.get_class(cfg._target_)(cfg, output_dir=str(output_dir))
 
     return make

@@ -1,12 +1,14 @@
 import json
-import shutil
 
+import hydra
 import pytest
 import torch
-from fixtures import load_fixture
+from fixtures import Fixture
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from diffusion_policy.common.checkpoint_file import CheckpointError, read_checkpoint, write_checkpoint
-from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.config import ConfigError, register_resolvers
 from diffusion_policy.policy.policy_loading import load_policy
 
 TIMING = {"steps_per_second", "samples_per_second", "peak_memory_mb"}
@@ -115,9 +117,15 @@ def test_checkpoint_gives_the_policy_that_was_scored(make_workspace, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config", ["train_diffusion_unet_lowdim_workspace", "train_diffusion_unet_ddim_lowdim_workspace"]
+    ("config", "condition"),
+    [
+        ("train_diffusion_unet_lowdim_workspace", []),
+        ("train_diffusion_unet_lowdim_workspace", ["obs_as_global_cond=false", "obs_as_local_cond=true"]),
+        ("train_diffusion_unet_ddim_lowdim_workspace", []),
+        ("train_diffusion_transformer_lowdim_pusht_workspace", []),
+        ("train_diffusion_transformer_lowdim_pusht_workspace", ["obs_as_cond=false"]),
+    ],
 )
-@pytest.mark.parametrize("condition", [[], ["obs_as_global_cond=false", "obs_as_local_cond=true"]])
 def test_every_config_trains_and_resumes(make_workspace, tmp_path, config, condition):
     data = ["task.dataset.zarr_path=assets/pusht_demo.zarr.zip", "task.dataset.max_train_episodes=5"]
     loading = ["dataloader.num_workers=0", "val_dataloader.num_workers=1", "training.checkpoint_every=1"]
@@ -192,40 +200,44 @@ def test_weights_that_do_not_fit_the_config_are_refused(make_workspace, tmp_path
         load_policy(tmp_path / "other.ckpt", "cpu")
 
 
-def test_runs_of_the_original_are_reproduced(make_workspace, compat, real_pusht, repository, tmp_path):
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        ("train_diffusion_unet_lowdim_workspace", "unet_lowdim_4steps"),
+        ("train_diffusion_transformer_lowdim_pusht_workspace", "transformer_lowdim"),
+    ],
+)
+def test_runs_of_the_original_are_reproduced(repository, compat, real_pusht, tmp_path, config, name):
     """Initial weights, order of data, noise, optimisation, rollouts, validation and sampling, all at once.
 
     `sampling_seed=null` lets the rollouts draw from the global generator, as the original's do.
     """
-    import yaml
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    name = "unet_lowdim_4steps"
-    overrides = yaml.safe_load((compat / "ckpt" / f"{name}.overrides.yaml").read_text())
+    register_resolvers()
+    overrides = OmegaConf.to_container(OmegaConf.load(compat / "ckpt" / f"{name}.overrides.yaml"))
     ours = [f"task.dataset.zarr_path={real_pusht}", "+task.env_runner.sampling_seed=null"]
     with initialize_config_dir(str(repository / "diffusion_policy" / "config"), version_base=None):
-        cfg = compose("train_diffusion_unet_lowdim_workspace", overrides=[*overrides, *ours])
+        cfg = compose(config, overrides=[*overrides, *ours])
     OmegaConf.resolve(cfg)
-    workspace = type(make_workspace())(cfg, output_dir=str(tmp_path / "run"))
-    (tmp_path / "run").mkdir(exist_ok=True)
+    workspace = hydra.utils.get_class(cfg._target_)(cfg, output_dir=str(tmp_path))
     workspace.run()
 
     expected = [json.loads(line) for line in (compat / "ckpt" / f"{name}.logs.json.txt").read_text().splitlines()]
     # The original logs the last step of an epoch cut short by max_train_steps twice.
     del expected[3]
-    actual = _log(tmp_path / "run")
+    actual = _log(tmp_path)
     assert len(actual) == len(expected)
+    # The original validates in training mode; with dropout that gives other losses, and shifts what is drawn after.
+    has_dropout = any(isinstance(m, torch.nn.Dropout) and m.p > 0 for m in workspace.model.modules())
+    skipped = {"val_loss", "train_action_mse_error"} if has_dropout else set()
     for mine, theirs in zip(actual, expected, strict=True):
-        for key, value in theirs.items():
-            assert mine[key] == pytest.approx(value, rel=1e-5, abs=1e-7), key
+        for key in theirs.keys() - skipped:
+            assert mine[key] == pytest.approx(theirs[key], rel=1e-5, abs=1e-7), key
 
-    fixture = load_fixture(compat.parent / "compat", "../ckpt/" + name)
+    fixture = Fixture(compat / "ckpt" / f"{name}.npz")
     for which, policy in {"model": workspace.model, "ema_model": workspace.ema_model}.items():
         torch.manual_seed(1234)
-        policy.eval()
-        obs = fixture.tensors("in/")
-        result = policy.predict_action(obs)
-        for key, value in fixture.tensors(f"out/{which}/").items():
+        result = policy.eval().predict_action(fixture.tensors("in/"))
+        outputs = fixture.tensors(f"out/diffusers042/{which}/")
+        assert outputs
+        for key, value in outputs.items():
             torch.testing.assert_close(result[key], value, rtol=0, atol=1e-2)
-    shutil.rmtree(tmp_path / "run")

@@ -1,6 +1,7 @@
 import copy
 
 import diffusers
+import hydra
 import pytest
 import torch
 from fixtures import load_fixture
@@ -9,7 +10,10 @@ from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.conditional_unet1d import ConditionalUnet1D
 from diffusion_policy.policy.diffusion_unet_lowdim_policy import DiffusionUnetLowdimPolicy
 
-FIXTURES = ["h_unet_global", "h_unet_local", "h_unet_global_action_steps_only", "h_unet_global_no_oa"]
+FIXTURES = [
+    *("h_unet_global", "h_unet_local", "h_unet_global_action_steps_only", "h_unet_global_no_oa"),
+    *("h_tf_cond", "h_tf_inpaint"),
+]
 SCHEDULERS = [
     *("ddpm10of10", "ddpm100of100", "ddpm10of100", "ddpm10of10_sample"),
     *("ddim4of100", "ddim8of100", "ddim4of100_eta0.5", "ddim16of100"),
@@ -19,8 +23,9 @@ SCHEDULERS = [
 def _policy_of(fixture, scheduler_name):
     meta = fixture.meta
     scheduler = meta["schedulers"][scheduler_name]
-    policy = DiffusionUnetLowdimPolicy(
-        model=ConditionalUnet1D(**meta["model_kwargs"]),
+    policy_class = hydra.utils.get_class(meta["policy_class"])
+    policy = policy_class(
+        model=hydra.utils.get_class(meta["model_class"])(**meta["model_kwargs"]),
         noise_scheduler=getattr(diffusers, scheduler["class"])(**scheduler["kwargs"]),
         num_inference_steps=scheduler["num_inference_steps"],
         **meta["policy_kwargs"],
