@@ -36,6 +36,6 @@ def test_every_demonstration_reaches_the_goal_when_replayed(demonstrations):
             replayed.append(obs)
             obs, _, terminated, _, _ = env.step(action)
         errors.append(np.abs(np.array(replayed)[:, 2:4] - episode["state"][:, 2:4]).max())
-        # Contacts can amplify the rounding of the first state to float32 in single episodes.
-        assert terminated or errors[-1] > 1e-3, index
-    assert np.mean(np.array(errors) < 1e-3) > 0.95
+        assert terminated, f"episode {index}"
+    # Contacts amplify the rounding of the first state to float32 beyond that in one episode.
+    assert np.sum(np.array(errors) > 1e-3) <= 1
