@@ -6,7 +6,7 @@ and its condition, and the denoiser `model`.
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -142,17 +142,17 @@ class BaseDiffusionPolicy(BasePolicy):
         self, shape: tuple[int, int, int], condition: Condition, generator: Generators = None
     ) -> Tensor:
         """Draws a normalised trajectory of `shape` `(B, T, D)` (Ho et al. 2020, algorithm 2)."""
-        scheduler = copy.deepcopy(self.noise_scheduler)
         trajectory = self._noise(shape, generator)
-        table = linear_steps(scheduler, self.num_inference_steps, self.kwargs)
+        table = linear_steps(self.noise_scheduler, self.num_inference_steps, self.kwargs)
         if table is None:
+            scheduler = copy.deepcopy(self.noise_scheduler)
             trajectory = self._denoise_with_scheduler(scheduler, trajectory, condition, generator)
         else:
             trajectory = self._denoise_with_table(table, trajectory, condition, generator)
         return condition.impose(trajectory)
 
     def _denoise_with_table(
-        self, table: list[LinearStep], trajectory: Tensor, condition: Condition, generator: Generators
+        self, table: Sequence[LinearStep], trajectory: Tensor, condition: Condition, generator: Generators
     ) -> Tensor:
         timesteps = torch.tensor([step.timestep for step in table], device=self.device)
         for step, timestep in zip(table, timesteps, strict=True):

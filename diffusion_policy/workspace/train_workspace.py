@@ -33,6 +33,7 @@ from diffusion_policy.workspace.train_step import TrainStep, peak_memory_mb
 
 logger = logging.getLogger(__name__)
 
+# Those of all the original's configs: a method may leave some unread.
 TRAINING_KEYS = (
     *("device", "seed", "debug", "resume", "tqdm_interval_sec"),
     *("lr_scheduler", "lr_warmup_steps", "num_epochs", "gradient_accumulate_every", "grad_norm_clip"),

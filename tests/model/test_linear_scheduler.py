@@ -13,6 +13,7 @@ PREDICTIONS = ["epsilon", "sample", "v_prediction"]
 def _largest_difference(scheduler, num_inference_steps, step_kwargs):
     table = linear_steps(scheduler, num_inference_steps, step_kwargs)
     assert len(table) == num_inference_steps
+    scheduler.set_timesteps(num_inference_steps)
     mine = theirs = torch.randn(2, 8, 3, generator=torch.Generator().manual_seed(0))
     difference = 0.0
     outputs = torch.Generator().manual_seed(1)
@@ -49,3 +50,18 @@ def test_other_schedulers_have_no_table():
     assert linear_steps(DPMSolverMultistepScheduler(**COMMON), 10, {}) is None
     assert linear_steps(DDPMScheduler(**COMMON, thresholding=True), 10, {}) is None
     assert linear_steps(DDPMScheduler(**COMMON, variance_type="learned"), 10, {}) is None
+
+
+def test_table_is_made_once_for_each_configuration_and_leaves_the_scheduler_alone():
+    scheduler = DDIMScheduler(**COMMON)
+    before = scheduler.timesteps.clone()
+    table = linear_steps(scheduler, 10, {})
+    assert linear_steps(DDIMScheduler(**COMMON), 10, {}) is table
+    assert torch.equal(scheduler.timesteps, before)
+    others = [
+        linear_steps(scheduler, 20, {}),
+        linear_steps(scheduler, 10, {"eta": 0.5}),
+        linear_steps(DDIMScheduler(**COMMON, prediction_type="sample"), 10, {}),
+        linear_steps(DDPMScheduler(**COMMON), 10, {}),
+    ]
+    assert all(other != table for other in others)

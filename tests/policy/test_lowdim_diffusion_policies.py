@@ -158,6 +158,17 @@ def test_sampling_leaves_the_training_scheduler_alone():
     assert torch.equal(policy.noise_scheduler.timesteps, before)
 
 
+def test_number_of_denoising_steps_can_be_changed_later():
+    policy = _small_policy(num_inference_steps=5)
+    calls = []
+    policy.model.register_forward_hook(lambda *_: calls.append(1))
+    for steps in (5, 3):
+        calls.clear()
+        policy.num_inference_steps = steps
+        policy.predict_action({"obs": torch.randn(1, 2, 3)})
+        assert len(calls) == steps
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

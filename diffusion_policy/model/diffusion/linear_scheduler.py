@@ -5,6 +5,7 @@ these two schedulers a step is linear in the current sample, the clipped clean s
 so the whole of it is six numbers a step, known before the loop starts.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -37,27 +38,38 @@ class LinearStep:
         return previous if noise is None else previous + self.sigma * noise
 
 
-def linear_steps(scheduler: Any, num_inference_steps: int, step_kwargs: dict[str, Any]) -> list[LinearStep] | None:
-    """The table of a scheduler, or None where its step is not of this form.
+def linear_steps(
+    scheduler: Any, num_inference_steps: int, step_kwargs: dict[str, Any]
+) -> tuple[LinearStep, ...] | None:
+    """The table of a scheduler, or None where its step is not of this form; made once for each configuration.
 
     Args:
-        scheduler: a diffusers scheduler; its timesteps are set.
+        scheduler: a diffusers scheduler; left as it is.
         num_inference_steps: number of denoising steps.
         step_kwargs: what the caller would hand to `scheduler.step`.
     """
+    settings = repr((sorted(scheduler.config.items()), sorted(step_kwargs.items())))
+    key = (type(scheduler), settings, num_inference_steps)
+    if key not in _tables:
+        _tables[key] = _make_table(copy.deepcopy(scheduler), num_inference_steps, step_kwargs)
+    return _tables[key]
+
+
+_tables: dict[tuple[type, str, int], tuple[LinearStep, ...] | None] = {}
+_DDPM_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large")
+
+
+def _make_table(scheduler: Any, num_inference_steps: int, step_kwargs: dict[str, Any]) -> tuple[LinearStep, ...] | None:
     config = scheduler.config
     if config.get("thresholding") or config.prediction_type not in ("epsilon", "sample", "v_prediction"):
         return None
     if type(scheduler) is DDPMScheduler and not step_kwargs and config.variance_type in _DDPM_VARIANCES:
         scheduler.set_timesteps(num_inference_steps)
-        return [_ddpm_step(scheduler, int(t)) for t in scheduler.timesteps]
+        return tuple(_ddpm_step(scheduler, int(t)) for t in scheduler.timesteps)
     if type(scheduler) is DDIMScheduler and set(step_kwargs) <= {"eta", "use_clipped_model_output"}:
         scheduler.set_timesteps(num_inference_steps)
-        return [_ddim_step(scheduler, int(t), **step_kwargs) for t in scheduler.timesteps]
+        return tuple(_ddim_step(scheduler, int(t), **step_kwargs) for t in scheduler.timesteps)
     return None
-
-
-_DDPM_VARIANCES = ("fixed_small", "fixed_small_log", "fixed_large")
 
 
 def _clean_sample(prediction_type: str, alpha_bar: float) -> tuple[float, float]:
