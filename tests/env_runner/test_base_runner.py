@@ -2,7 +2,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from runner_log import scores
 from torch import Tensor
 from walk_env import Walk
 
@@ -69,20 +70,8 @@ def constant(*values: float) -> Callable[[dict[str, Tensor]], Tensor]:
 
 
 @pytest.fixture
-def make_runner(tmp_path: Path) -> Iterator[Callable[..., WalkRunner]]:
-    runners: list[WalkRunner] = []
-
-    def make(**kwargs: Any) -> WalkRunner:
-        runners.append(WalkRunner(tmp_path, **kwargs))
-        return runners[-1]
-
-    yield make
-    for runner in runners:
-        runner.close()
-
-
-def scores(log: dict[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in log.items() if isinstance(value, float)}
+def make_runner(tmp_path: Path, closed_at_end: Callable[[Any], Any]) -> Callable[..., WalkRunner]:
+    return lambda **kwargs: closed_at_end(WalkRunner(tmp_path, **kwargs))
 
 
 def processes_of(runner: WalkRunner) -> list[Any]:

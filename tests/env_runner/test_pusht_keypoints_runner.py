@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +7,7 @@ import cloudpickle
 import numpy as np
 import pytest
 import torch
+from runner_log import scores
 from torch import Tensor
 
 from diffusion_policy.env_runner.base_lowdim_runner import BaseLowdimRunner
@@ -40,20 +41,8 @@ class Pusher:
 
 
 @pytest.fixture
-def make_runner(tmp_path: Path) -> Iterator[Callable[..., PushTKeypointsRunner]]:
-    runners: list[PushTKeypointsRunner] = []
-
-    def make(**kwargs: Any) -> PushTKeypointsRunner:
-        runners.append(PushTKeypointsRunner(tmp_path, **{**SMALL, **kwargs}))
-        return runners[-1]
-
-    yield make
-    for runner in runners:
-        runner.close()
-
-
-def scores(log: dict[str, Any]) -> dict[str, float]:
-    return {key: value for key, value in log.items() if isinstance(value, float)}
+def make_runner(tmp_path: Path, closed_at_end: Callable[[Any], Any]) -> Callable[..., PushTKeypointsRunner]:
+    return lambda **kwargs: closed_at_end(PushTKeypointsRunner(tmp_path, **{**SMALL, **kwargs}))
 
 
 def test_log_and_videos(make_runner: Callable[..., PushTKeypointsRunner], tmp_path: Path) -> None:
