@@ -18,8 +18,14 @@ DIFFERENT = {
     "model.diffusion.mask_generator.KeypointMaskGenerator",
     "model.diffusion.mask_generator.get_intersection_slice_mask",
     "model.diffusion.mask_generator.get_union_slice_mask",
+    "model.vision.crop_randomizer.CropRandomizer",  # one crop of an image, without channels for its place
+    "model.vision.crop_randomizer.sample_random_image_crops",
     "policy.diffusion_unet_lowdim_policy.DiffusionUnetLowdimPolicy.conditional_sample",  # one for all policies
+    "policy.diffusion_unet_image_policy.DiffusionUnetImagePolicy.conditional_sample",
+    "policy.diffusion_unet_hybrid_image_policy.DiffusionUnetHybridImagePolicy.conditional_sample",
+    "policy.diffusion_unet_video_policy.DiffusionUnetVideoPolicy.conditional_sample",
     "policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy.conditional_sample",
+    "policy.diffusion_transformer_hybrid_image_policy.DiffusionTransformerHybridImagePolicy.conditional_sample",
     "workspace.base_workspace.BaseWorkspace.save_checkpoint",  # no use_thread
     "workspace.base_workspace.BaseWorkspace.save_snapshot",  # pickled code
     "workspace.base_workspace.BaseWorkspace.create_from_snapshot",

@@ -1,13 +1,15 @@
 """What every diffusion policy shares: the training loss, the denoising loop and the action slice.
 
-Chi et al. 2023, section III; DDPM after Ho et al. 2020. A method supplies how a batch becomes a trajectory
-and its condition, and the denoiser `model`.
+Chi et al. 2023, section III; DDPM after Ho et al. 2020. A method supplies how observations become a condition, and
+the denoiser `model`.
 """
 
 import copy
 import inspect
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +18,24 @@ from torch import Tensor, nn
 
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.linear_scheduler import LinearStep, linear_steps
-from diffusion_policy.policy.base_policy import BasePolicy, Generators
+from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
+from diffusion_policy.policy.base_policy import BasePolicy, Generators, as_obs_dict
+
+
+@dataclass
+class Observed:
+    """What a policy has made of its observations.
+
+    Attributes:
+        batch_size: B.
+        model_kwargs: conditions given to the model beside the trajectory, e.g. `global_cond`.
+        given: `(B, n, Dg)` features of the first n steps for a policy that inpaints: its trajectory is
+            `[action | features]`, and these entries of it are known.
+    """
+
+    batch_size: int
+    model_kwargs: dict[str, Tensor] = field(default_factory=dict)
+    given: Tensor | None = None
 
 
 @dataclass
@@ -46,11 +65,16 @@ class BaseDiffusionPolicy(BasePolicy):
     Args:
         model: denoiser, called as `model(trajectory, timestep, **condition.model_kwargs)`.
         noise_scheduler: any diffusers scheduler of the variance-preserving kind (one with `alphas_cumprod`).
+        action_dim: length Da of an action.
         horizon: predicted steps T.
         n_obs_steps: observed steps To.
         n_action_steps: executed steps Ta.
         num_inference_steps: denoising steps; as many as in training if None.
-        action_start: first executed step of the prediction; `n_obs_steps - 1` is the current step.
+        given_dim: length Dg of the features that are inpainted; 0 if observations condition the model instead.
+        pred_action_steps_only: denoise the executed steps alone; excludes inpainting.
+        action_start: first executed step of the prediction; the current one, `n_obs_steps - 1`, if None.
+        encoders: modules that make features of observations, by attribute. They come before the model in
+            `parameters()`: optimizer states of the field's checkpoints list them first.
         step_kwargs: handed to the scheduler's step, e.g. `eta` for DDIM.
     """
 
@@ -58,21 +82,33 @@ class BaseDiffusionPolicy(BasePolicy):
         self,
         model: nn.Module,
         noise_scheduler: Any,
+        action_dim: int,
         horizon: int,
         n_obs_steps: int,
         n_action_steps: int,
         num_inference_steps: int | None,
-        action_start: int,
         step_kwargs: dict[str, Any],
+        given_dim: int = 0,
+        pred_action_steps_only: bool = False,
+        action_start: int | None = None,
+        encoders: Mapping[str, nn.Module] = MappingProxyType({}),
     ) -> None:
+        if pred_action_steps_only and given_dim:
+            raise ValueError("pred_action_steps_only excludes inpainting: let observations condition the model")
         super().__init__()
+        for name, encoder in encoders.items():
+            self.add_module(name, encoder)
         self.model = model
-        self.noise_scheduler = noise_scheduler
+        self.mask_generator = LowdimMaskGenerator(action_dim=action_dim, obs_dim=given_dim, max_n_obs_steps=n_obs_steps)
         self.normalizer = LinearNormalizer()
+        self.noise_scheduler = noise_scheduler
+        self.action_dim = action_dim
+        self.given_dim = given_dim
         self.horizon = horizon
         self.n_obs_steps = n_obs_steps
         self.n_action_steps = n_action_steps
-        self.action_start = action_start
+        self.pred_action_steps_only = pred_action_steps_only
+        self.action_start = n_obs_steps - 1 if action_start is None else action_start
         self.num_inference_steps: int = num_inference_steps or noise_scheduler.config.num_train_timesteps
         self.kwargs = step_kwargs
         self._check_arguments()
@@ -118,9 +154,23 @@ class BaseDiffusionPolicy(BasePolicy):
             loss = loss * ~condition.mask
         return loss.mean()
 
+    @abstractmethod
+    def _observe(self, obs_dict: Mapping[str, Any], n_steps: int) -> Observed:
+        """What becomes of the first `n_steps` steps of observations `(B, >= n_steps, ...)` by key."""
+
     def _training_inputs(self, batch: Mapping[str, Any]) -> tuple[Tensor, Condition]:
         """Normalised trajectory `(B, T, D)` to denoise, and what the model is told about it."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how a batch is conditioned")
+        action = self.normalizer["action"].normalize(batch["action"])
+        # Features that are inpainted are denoised too, so they must be known for the whole horizon.
+        n_steps = self.horizon if self.given_dim else self.n_obs_steps
+        observed = self._observe(as_obs_dict(batch["obs"]), n_steps)
+        if observed.given is None:
+            trajectory = self._executed(action) if self.pred_action_steps_only else action
+            return trajectory, Condition(observed.model_kwargs)
+        data = torch.cat((action, observed.given), dim=-1)
+        condition = Condition(observed.model_kwargs, data=data, mask=self.mask_generator(data.shape))
+        # An encoder learns from the given entries; the features to be denoised are a target, which it must not move.
+        return data.detach(), condition
 
     def _noise_levels(self, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """Factors `(B, 1, 1)` of signal and noise at a diffusion step (Ho et al. 2020, equation 4)."""
@@ -136,6 +186,33 @@ class BaseDiffusionPolicy(BasePolicy):
         if prediction_type == "v_prediction":
             return signal * noise - sigma * trajectory
         raise ValueError(f"prediction_type must be epsilon, sample or v_prediction, got {prediction_type!r}")
+
+    @torch.no_grad()
+    def predict_action(self, obs_dict: Mapping[str, Any], generator: Generators = None) -> dict[str, Tensor]:
+        """Predicts actions from observations `(B, >= To, ...)` by key, of which the first To steps are used.
+
+        Returns:
+            `action` `(B, Ta, Da)` to execute and `action_pred` `(B, T, Da)`.
+        """
+        if "past_action" in obs_dict:
+            raise ValueError(f"{type(self).__name__} takes no past_action: set past_action_visible=False")
+        observed = self._observe(obs_dict, self.n_obs_steps)
+        length = self.n_action_steps if self.pred_action_steps_only else self.horizon
+        shape = (observed.batch_size, length, self.action_dim + self.given_dim)
+        return self._result(self.conditional_sample(shape, self._sampling_condition(observed, shape), generator))
+
+    def _sampling_condition(self, observed: Observed, shape: tuple[int, int, int]) -> Condition:
+        if observed.given is None:
+            return Condition(observed.model_kwargs)
+        data = observed.given.new_zeros(shape)
+        data[:, : self.n_obs_steps, self.action_dim :] = observed.given
+        return Condition(observed.model_kwargs, data=data, mask=self.mask_generator(shape))
+
+    def _result(self, sample: Tensor) -> dict[str, Tensor]:
+        """What `predict_action` returns, of a sampled trajectory `(B, T, D)`."""
+        action_pred = self.normalizer["action"].unnormalize(sample[..., : self.action_dim])
+        action = action_pred if self.pred_action_steps_only else self._executed(action_pred)
+        return {"action": action, "action_pred": action_pred}
 
     @torch.no_grad()
     def conditional_sample(

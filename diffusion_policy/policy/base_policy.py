@@ -14,6 +14,11 @@ Generators = torch.Generator | Sequence[torch.Generator] | None
 """Source of randomness: the global generator (None), one for the batch, or one for each row of it."""
 
 
+def as_obs_dict(obs: Any) -> Mapping[str, Any]:
+    """A batch's observations as `predict_action` takes them: those on vectors have the one key `obs`."""
+    return obs if isinstance(obs, Mapping) else {"obs": obs}
+
+
 class BasePolicy(ModuleAttrMixin, ABC):
     """A visuomotor policy with its normalizer inside."""
 

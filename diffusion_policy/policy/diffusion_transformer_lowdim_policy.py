@@ -53,13 +53,12 @@ class DiffusionTransformerLowdimPolicy(BaseLowdimDiffusionPolicy):
             n_obs_steps=n_obs_steps,
             n_action_steps=n_action_steps,
             num_inference_steps=num_inference_steps,
-            action_start=n_obs_steps - 1,
             step_kwargs=kwargs,
         )
         self.obs_as_cond = obs_as_cond
 
     def _model_kwargs(self, obs: Tensor) -> dict[str, Tensor]:
-        return {"cond": obs[:, : self.n_obs_steps]}
+        return {"cond": obs}
 
     def get_optimizer(
         self, weight_decay: float, learning_rate: float, betas: tuple[float, float]

@@ -58,16 +58,15 @@ class DiffusionUnetLowdimPolicy(BaseLowdimDiffusionPolicy):
             n_obs_steps=n_obs_steps,
             n_action_steps=n_action_steps,
             num_inference_steps=num_inference_steps,
-            action_start=n_obs_steps - 1 if oa_step_convention else n_obs_steps,
+            action_start=None if oa_step_convention else n_obs_steps,
             step_kwargs=kwargs,
         )
         self.obs_as_local_cond = obs_as_local_cond
         self.obs_as_global_cond = obs_as_global_cond
 
     def _model_kwargs(self, obs: Tensor) -> dict[str, Tensor]:
-        """Normalised observations `(B, >= To, Do)` as the U-Net's condition."""
         if self.obs_as_global_cond:
-            return {"global_cond": obs[:, : self.n_obs_steps].flatten(1)}
+            return {"global_cond": obs.flatten(1)}
         local_cond = obs.new_zeros(obs.shape[0], self.horizon, self.obs_dim)
-        local_cond[:, : self.n_obs_steps] = obs[:, : self.n_obs_steps]
+        local_cond[:, : self.n_obs_steps] = obs
         return {"local_cond": local_cond}

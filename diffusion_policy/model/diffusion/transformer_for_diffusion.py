@@ -32,6 +32,9 @@ class TransformerForDiffusion(ModuleAttrMixin):
         n_cond_layers: layers of the encoder of the condition; an MLP if 0.
     """
 
+    mask: Tensor | None
+    memory_mask: Tensor | None
+
     def __init__(
         self,
         input_dim: int,
@@ -138,7 +141,10 @@ class TransformerForDiffusion(ModuleAttrMixin):
         else:
             memory = self.encoder(self._embedded(self._conditions(time, cond), self.cond_pos_emb))
             x = self._embedded(tokens, self.pos_emb)
-            x = self.decoder(x, memory, tgt_mask=self.mask, memory_mask=self.memory_mask)
+            length = tokens.shape[1]
+            mask = None if self.mask is None else self.mask[:length, :length]
+            memory_mask = None if self.memory_mask is None else self.memory_mask[:length]
+            x = self.decoder(x, memory, tgt_mask=mask, memory_mask=memory_mask)
         return self.head(self.ln_f(x))
 
     def _conditions(self, time: Tensor, cond: Tensor | None) -> Tensor:

@@ -1,0 +1,54 @@
+"""What diffusion policies on cameras and sensors share, whatever their encoder and denoiser."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from torch import Tensor, nn
+
+from diffusion_policy.common.shape_meta import ShapeMeta
+from diffusion_policy.policy.base_diffusion_policy import BaseDiffusionPolicy, Observed
+from diffusion_policy.policy.base_image_policy import BaseImagePolicy
+
+
+class BaseImageDiffusionPolicy(BaseDiffusionPolicy, BaseImagePolicy):
+    """Denoises actions given features of each observed step, or actions and features by inpainting.
+
+    Args:
+        shape_meta: cameras, sensors and action.
+        kwargs: as for `BaseDiffusionPolicy`; its `encoders` have an `obs_encoder`, `{key: (N, ...)}` to `(N, Df)`,
+            unless `_observe` is overridden.
+    """
+
+    def __init__(self, shape_meta: ShapeMeta, **kwargs: Any) -> None:
+        super().__init__(action_dim=shape_meta.action_dim, **kwargs)
+        self.obs_shapes = shape_meta.obs
+
+    def _model_kwargs(self, features: Tensor) -> dict[str, Tensor]:
+        """Features `(B, To, Df)` as the model's condition."""
+        raise NotImplementedError(f"{type(self).__name__} does not say how features condition its model")
+
+    def _observe(self, obs_dict: Mapping[str, Any], n_steps: int) -> Observed:
+        obs = self._normalized(obs_dict, self.obs_shapes, n_steps)
+        batch_size = len(next(iter(obs.values())))
+        encoder = cast(nn.Module, self.obs_encoder)
+        features = encoder({key: value.flatten(0, 1) for key, value in obs.items()})
+        features = features.unflatten(0, (batch_size, n_steps))
+        if self.given_dim:
+            return Observed(batch_size, given=features)
+        return Observed(batch_size, model_kwargs=self._model_kwargs(features))
+
+    def _normalized(self, obs_dict: Mapping[str, Any], keys: Iterable[str], n_steps: int) -> dict[str, Tensor]:
+        """The first steps `(B, n_steps, ...)` of some cameras and sensors, checked and normalised."""
+        return {key: self.normalizer[key].normalize(self._checked(obs_dict, key, n_steps)[:, :n_steps]) for key in keys}
+
+    def _checked(self, obs_dict: Mapping[str, Any], key: str, n_steps: int) -> Tensor:
+        if key not in obs_dict:
+            raise KeyError(f"the observation lacks {key!r}; it has {sorted(obs_dict)}")
+        value, shape = obs_dict[key], self.obs_shapes[key]
+        if tuple(value.shape[2:]) != shape or value.shape[1] < n_steps:
+            hint = ": to inpaint features, let the dataset give whole windows (dataset_obs_steps=${horizon})"
+            raise ValueError(
+                f"{key!r} has the shape {tuple(value.shape)}, expected (batch, at least {n_steps} steps, "
+                f"{', '.join(map(str, shape))}){hint if self.given_dim and value.shape[1] < n_steps else ''}"
+            )
+        return value
