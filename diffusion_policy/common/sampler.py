@@ -159,15 +159,37 @@ class SequenceSampler:
         steps = np.arange(self.sequence_length)
         return np.clip(buffer_start - sample_start + steps, buffer_start, buffer_end - 1)
 
-    def sample_sequences(self, idxs: np.ndarray) -> dict[str, np.ndarray]:
-        """The windows `idxs` `(B,)` stacked, `(B, T, ...)` a key; equal to stacking `sample_sequence`."""
+    def sample_sequences(
+        self, idxs: np.ndarray, first_steps: Mapping[str, int] = MappingProxyType({})
+    ) -> dict[str, np.ndarray]:
+        """The windows `idxs` `(B,)` stacked, `(B, T, ...)` a key; equal to stacking `sample_sequence`.
+
+        Args:
+            first_steps: for some keys, how many steps k from the window's beginning, padding included, are
+                returned, `(B, k, ...)`; nothing else is read or allocated for them. (`key_first_k` counts
+                without the padding and keeps the length T.)
+
+        Raises:
+            ValueError: `first_steps` names a key that is not sampled, or its k is not in `[1, T]`.
+        """
+        self._check_first_steps(first_steps)
         rows = self.window_rows(idxs)
         nth = rows - self.indices[idxs, :1]
         result = {}
         for key, array in self._arrays.items():
+            steps = slice(first_steps.get(key, self.sequence_length))
             first_k = self.key_first_k.get(key, self.sequence_length)
-            result[key] = _gather(array, rows, nth < first_k)
+            result[key] = _gather(array, rows[:, steps], nth[:, steps] < first_k)
         return result
+
+    def _check_first_steps(self, first_steps: Mapping[str, int]) -> None:
+        for key, k in first_steps.items():
+            if key not in self._arrays:
+                raise ValueError(f"first_steps names {key!r}, which is not sampled; sampled are {self.keys}")
+            if not 1 <= k <= self.sequence_length:
+                raise ValueError(
+                    f"first_steps of {key!r} is {k}, expected 1 to {self.sequence_length}, a window's length"
+                )
 
 
 def _missing(dtype: np.dtype) -> Any:

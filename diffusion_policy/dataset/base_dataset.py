@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -18,14 +19,27 @@ class BaseDataset(Dataset, ABC):
     """Windows of episodes as samples.
 
     A subclass builds `sampler` and says in `transform` how windows become samples; single samples and whole
-    batches both come from that one definition.
+    batches both come from that one definition. A batch can be made in two steps, `get_windows` where the data
+    are and `transform` where the batch is wanted, so that images travel to the device as bytes.
+
+    Attributes:
+        sampler: gives the windows.
+        first_steps: for some keys of the sampler, how many steps of a window are read (the others: all T).
     """
 
     sampler: SequenceSampler
+    first_steps: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def transform(self, windows: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Makes samples of windows: arrays `(B, T, ...)` by key of the replay buffer to tensors `(B, T, ...)`."""
+        """Makes samples of windows, on whatever device these are.
+
+        Args:
+            windows: `(B, T, ...)` by key of the replay buffer, or fewer steps where `first_steps` says so.
+
+        Returns:
+            Tensors `(B, ...)`, by key or nested.
+        """
 
     @abstractmethod
     def get_normalizer(self, **kwargs: Any) -> LinearNormalizer:
@@ -39,10 +53,14 @@ class BaseDataset(Dataset, ABC):
     def get_all_actions(self) -> Tensor:
         """All actions of the data, `(N, Da)`."""
 
+    def get_windows(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """The windows of the samples `indices`, `(B, T, ...)` by key, on the CPU and in the dtypes stored."""
+        windows = self.sampler.sample_sequences(np.asarray(indices), self.first_steps)
+        return {key: torch.from_numpy(value) for key, value in windows.items()}
+
     def get_batch(self, indices: Sequence[int]) -> dict[str, Any]:
         """The samples of `indices`, stacked."""
-        windows = self.sampler.sample_sequences(np.asarray(indices))
-        return self.transform({key: torch.from_numpy(value) for key, value in windows.items()})
+        return self.transform(self.get_windows(indices))
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -56,4 +74,7 @@ class BaseLowdimDataset(BaseDataset):
 
 
 class BaseImageDataset(BaseDataset):
-    """Samples have `obs`, a dict by camera and sensor, and `action` `(T, Da)`."""
+    """Samples have `obs`, a dict by camera and sensor, and `action` `(T, Da)`.
+
+    Images are `(To, C, H, W)` float32 in [0, 1], other observations `(To, Do)`.
+    """

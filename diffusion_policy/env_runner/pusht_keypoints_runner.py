@@ -5,17 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import numpy as np
 from torch import Tensor
 
 from diffusion_policy.env.pusht.pusht_keypoints_env import PushTKeypointsEnv
 from diffusion_policy.env_runner.base_lowdim_runner import BaseLowdimRunner
-from diffusion_policy.env_runner.base_runner import RolloutRunner
-from diffusion_policy.env_runner.episode import Rollout, train_test_episodes
+from diffusion_policy.env_runner.episode import train_test_episodes
+from diffusion_policy.env_runner.pusht_runner import PushTRunner
 
 
-class PushTKeypointsRunner(RolloutRunner, BaseLowdimRunner):
-    """Scores an episode by its best coverage of the goal, in units of the 95 % that count as success.
+class PushTKeypointsRunner(PushTRunner, BaseLowdimRunner):
+    """Rolls out policies that observe keypoints of the block and the agent's position; scores as PushTRunner.
 
     Args:
         keypoint_visible_rate: probability that a keypoint is visible, which `obs_mask` shows.
@@ -83,8 +82,3 @@ class PushTKeypointsRunner(RolloutRunner, BaseLowdimRunner):
         """`obs` `(B, To, Do)` and `obs_mask`, true where it is visible: the observation's two halves."""
         values, mask = obs[:, : self.n_obs_steps].chunk(2, dim=-1)
         return {"obs": values, "obs_mask": mask > 0.5}
-
-    def metrics(self, rollouts: list[Rollout]) -> dict[str, float]:
-        """Adds the share of episodes that reached the goal: more than 95 % of it covered at some step."""
-        success_rate = float(np.mean([rollout.terminated for rollout in rollouts]))
-        return {**super().metrics(rollouts), "success_rate": success_rate}

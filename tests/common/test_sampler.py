@@ -130,9 +130,10 @@ def naive_windows(
     before=st.integers(-1, 7),
     after=st.integers(-1, 7),
     first_k=st.integers(0, 7),
+    data=st.data(),
 )
 def test_windows_by_definition(
-    case: tuple[list[int], np.ndarray], length: int, before: int, after: int, first_k: int
+    case: tuple[list[int], np.ndarray], length: int, before: int, after: int, first_k: int, data: st.DataObject
 ) -> None:
     ends, mask = case
     windows = naive_windows(ends, mask, length, before, after)
@@ -147,6 +148,13 @@ def test_windows_by_definition(
     assert sampler.indices.tolist() == [indices for indices, _ in windows]
     batch = sampler.sample_sequences(np.arange(len(sampler)))
     assert sampler.window_rows(np.arange(len(sampler))).tolist() == batch["step"].tolist() == expected
+    k = data.draw(st.integers(1, length))
+    for key in batch:
+        shorter = sampler.sample_sequences(np.arange(len(sampler)), first_steps={key: k})
+        assert all(
+            np.array_equal(shorter[other], batch[other][:, : k if other == key else length], equal_nan=True)
+            for other in batch
+        )
     for index, rows in enumerate(expected):
         sample = sampler.sample_sequence(index)
         assert sample["step"].tolist() == rows
@@ -178,6 +186,24 @@ class TestSequenceSampler:
         assert sampler.sample_sequences(np.array([2, 0]))["img"].tolist() == [[3, 4, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0]]
         with pytest.raises(ValueError, match="cannot read array data/img"):
             SequenceSampler(buffer, 6).sample_sequence(2)
+
+    def test_only_the_first_steps_are_read(self, tmp_path: Path) -> None:
+        buffer = ReplayBuffer.create_from_path(tmp_path / "a.zarr", mode="a")
+        buffer.add_episode({"img": np.arange(1, 9), "step": np.arange(8)}, chunks={"img": (1,)})
+        for row in range(4, 8):
+            (tmp_path / "a.zarr" / "data" / "img" / str(row)).write_bytes(b"damaged")
+        sampler = SequenceSampler(buffer, 6, pad_before=1)
+        batch = sampler.sample_sequences(np.array([3, 0]), first_steps={"img": 2})
+        assert batch["img"].tolist() == [[3, 4], [1, 1]]  # the second window begins with padding
+        assert batch["step"].tolist() == [[2, 3, 4, 5, 6, 7], [0, 0, 1, 2, 3, 4]]
+
+    def test_bad_first_steps(self) -> None:
+        sampler = SequenceSampler(numpy_buffer([8]), 4)
+        with pytest.raises(ValueError, match=r"'image', which is not sampled; sampled are \['step', 'obs'\]"):
+            sampler.sample_sequences(np.array([0]), first_steps={"image": 2})
+        for k in (0, 5):
+            with pytest.raises(ValueError, match=f"'obs' is {k}, expected 1 to 4"):
+                sampler.sample_sequences(np.array([0]), first_steps={"obs": k})
 
     def test_bad_arguments(self) -> None:
         buffer = numpy_buffer([3, 5])

@@ -11,7 +11,6 @@ from runner_log import scores
 from torch import Tensor
 
 from diffusion_policy.env_runner.base_lowdim_runner import BaseLowdimRunner
-from diffusion_policy.env_runner.episode import Episode, Rollout
 from diffusion_policy.env_runner.pusht_keypoints_runner import PushTKeypointsRunner
 
 SMALL = {"n_train": 1, "n_train_vis": 1, "n_test": 3, "n_test_vis": 1, "max_steps": 20, "n_obs_steps": 2}
@@ -136,21 +135,6 @@ def test_workers_do_not_load_torch(make_runner: Callable[..., PushTKeypointsRunn
 
     assert runner._envs is not None
     assert runner._envs.call("run_dill_function", cloudpickle.dumps(loads_torch)) == (False,)
-
-
-def test_success_rate_counts_episodes_that_reached_the_goal(
-    make_runner: Callable[..., PushTKeypointsRunner],
-) -> None:
-    rollouts = [
-        Rollout(Episode("test/", 1), np.array([0.2, 1.0]), terminated=True, infos={}, video_path=None),
-        Rollout(Episode("test/", 2), np.array([0.9, 0.5]), terminated=False, infos={}, video_path=None),
-    ]
-    assert make_runner().metrics(rollouts) == {
-        "sim_max_reward_1": 1.0,
-        "sim_max_reward_2": 0.9,
-        "mean_score": 0.95,
-        "success_rate": 0.5,
-    }
 
 
 def test_no_episodes_are_refused(make_runner: Callable[..., PushTKeypointsRunner]) -> None:
