@@ -11,14 +11,14 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_policy.common.config import register_resolvers
+
 CONFIG_DIR = Path(__file__).parent / "diffusion_policy" / "config"
+register_resolvers()
 
 
 @hydra.main(version_base=None, config_path=str(CONFIG_DIR))
 def main(cfg: DictConfig) -> None:
-    from diffusion_policy.common.config import register_resolvers
-
-    register_resolvers()
     OmegaConf.resolve(cfg)
     workspace = hydra.utils.get_class(cfg._target_)(cfg)
     try:
