@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -21,12 +22,13 @@ from diffusion_policy.common.checkpoint_file import link_checkpoint, read_checkp
 from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
 from diffusion_policy.common.config import ConfigError, check_keys, instantiate
 from diffusion_policy.common.device import resolve_device
-from diffusion_policy.common.pytorch_util import dict_apply, optimizer_to
+from diffusion_policy.common.pytorch_util import optimizer_to
 from diffusion_policy.common.random_state import get_random_state, seed_everything, set_random_state
 from diffusion_policy.common.report import write_report
 from diffusion_policy.model.common.lr_scheduler import get_scheduler
+from diffusion_policy.policy.base_policy import as_obs_dict
 from diffusion_policy.workspace.base_workspace import BaseWorkspace
-from diffusion_policy.workspace.batch_source import make_batch_source
+from diffusion_policy.workspace.batch_source import BatchSource
 from diffusion_policy.workspace.evaluation import write_eval_log
 from diffusion_policy.workspace.run_log import RunLog
 from diffusion_policy.workspace.train_step import TrainStep, peak_memory_mb
@@ -40,6 +42,7 @@ TRAINING_KEYS = (
     *("use_ema", "freeze_encoder", "enable_normalizer", "max_train_steps", "max_val_steps", "sample_max_batch"),
     *("rollout_every", "checkpoint_every", "val_every", "sample_every", "eval_every", "eval_first"),
 )
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 CHECKPOINT_KEYS = ("topk", "save_last_ckpt", "save_last_snapshot")
 DEBUG_TRAINING = {"num_epochs": 2, "max_train_steps": 3, "max_val_steps": 3} | {
     f"{what}_every": 1 for what in ("rollout", "checkpoint", "val", "sample")
@@ -61,12 +64,17 @@ class TrainWorkspace(BaseWorkspace):
         seed_everything(cfg.training.seed)
         self.model = instantiate(cfg.policy, "policy")
         self.ema_model = copy.deepcopy(self.model) if cfg.training.get("use_ema") else None
+        self._check_encoder()
         self.optimizer = self.make_optimizer()
         self.global_step = 0
         self.epoch = 0
 
     def make_optimizer(self) -> Optimizer:
-        """The optimizer of the policy's parameters."""
+        """The optimizer of the policy's parameters, or the policy's own if the config names no class."""
+        if "_target_" not in self.cfg.optimizer and hasattr(self.model, "get_optimizer"):
+            arguments: dict[Any, Any] = {**self.cfg.optimizer}
+            check_keys(arguments, inspect.signature(self.model.get_optimizer).parameters, "optimizer")
+            return self.model.get_optimizer(**arguments)
         return instantiate(self.cfg.optimizer, "optimizer", params=self.model.parameters())
 
     @property
@@ -82,9 +90,9 @@ class TrainWorkspace(BaseWorkspace):
         if self.cfg.checkpoint.save_last_snapshot:
             logger.warning("checkpoint.save_last_snapshot is ignored: a checkpoint holds everything there is to resume")
         dataset = instantiate(self.cfg.task.dataset, "task.dataset")
-        batches = self._batches(dataset, self.cfg.dataloader, device)
+        batches = BatchSource(dataset, device, **self.cfg.dataloader)
         validation = dataset.get_validation_dataset()
-        val_batches = self._batches(validation, self.cfg.val_dataloader, device) if len(validation) else None
+        val_batches = BatchSource(validation, device, **self.cfg.val_dataloader) if len(validation) else None
         self._build(dataset, len(batches), device)
         env_runner = instantiate(self.cfg.task.env_runner, "task.env_runner", output_dir=self.output_dir)
         self._resume(payload)
@@ -121,10 +129,6 @@ class TrainWorkspace(BaseWorkspace):
         logger.info("Resuming from %s", path)
         return payload
 
-    def _batches(self, dataset: Any, cfg: DictConfig, device: torch.device) -> DataLoader:
-        arguments: dict[Any, Any] = {**cfg, "pin_memory": cfg.pin_memory and device.type == "cuda"}
-        return make_batch_source(dataset, **arguments)
-
     def _build(self, dataset: Any, steps_per_epoch: int, device: torch.device) -> None:
         """Completes the parts that depend on the data and puts all of them on the device."""
         cfg = self.cfg
@@ -152,22 +156,42 @@ class TrainWorkspace(BaseWorkspace):
             self.load_payload(payload)
             set_random_state(payload["random_state"])
 
-    def _first_batch(self, batches: DataLoader) -> Any:
+    def _first_batch(self, batches: BatchSource) -> Any:
         """The first batch of the first epoch, on which sampling is judged, also in a resumed run."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.first_epoch_rng)
-            return self._to_device(next(iter(batches)))
+            return next(iter(batches))
+
+    def _check_encoder(self) -> None:
+        """Warns of batch norm that is averaged while it learns, and refuses to freeze what is not there."""
+        frozen = bool(self.cfg.training.get("freeze_encoder"))
+        if frozen and not hasattr(self.model, "obs_encoder"):
+            raise ConfigError(f"training.freeze_encoder: {type(self.model).__name__} has no obs_encoder")
+        norms = [name for name, module in self.model.named_modules() if isinstance(module, BATCH_NORMS)]
+        norms = [name for name in norms if not (frozen and name.startswith("obs_encoder."))]
+        if norms and self.ema_model is not None:
+            logger.warning(
+                "Batch norm (%s%s) together with training.use_ema is known to hurt: the moving average keeps the "
+                "running statistics that it starts with. Use group norm (use_group_norm or obs_encoder_group_norm).",
+                norms[0],
+                f" and {len(norms) - 1} more" if norms[1:] else "",
+            )
 
     # In the loop
 
-    def _train_epoch(self, batches: Iterable[Any], log: RunLog) -> dict[str, Any]:
+    def _set_train_mode(self) -> None:
         self.model.train()
+        if self.cfg.training.get("freeze_encoder"):
+            self.model.obs_encoder.eval().requires_grad_(False)
+
+    def _train_epoch(self, batches: Iterable[Any], log: RunLog) -> dict[str, Any]:
+        self._set_train_mode()
         start, n_samples = time.perf_counter(), 0
         losses: list[float] = []
         for batch in batches:
             if log.is_full:
                 losses += log.flush()
-            loss = self.train_step(self._to_device(batch), self.global_step)
+            loss = self.train_step(batch, self.global_step)
             if self.ema is not None:
                 self.ema.step(self.model)
             values = {"global_step": self.global_step, "epoch": self.epoch, "lr": self.train_step.lr}
@@ -191,22 +215,22 @@ class TrainWorkspace(BaseWorkspace):
         return result
 
     @torch.no_grad()
-    def _validate(self, batches: DataLoader) -> float:
+    def _validate(self, batches: BatchSource) -> float:
         self.model.eval()
         limit = self.cfg.training.max_val_steps or len(batches)
         title = f"Validation epoch {self.epoch}"
         with tqdm(total=min(limit, len(batches)), desc=title, unit="batch", leave=False, mininterval=1.0) as bar:
             losses = []
             for batch in islice(batches, limit):
-                losses.append(self.model.compute_loss(self._to_device(batch)))
+                losses.append(self.model.compute_loss(batch))
                 bar.update()
         return torch.stack(losses).mean().item()
 
     @torch.no_grad()
     def _sample(self, batch: Mapping[str, Any]) -> float:
         """Mean squared error of sampled against demonstrated actions, in the dataset's units."""
-        obs, actions = batch["obs"], batch["action"]
-        result = self.policy.predict_action(obs if isinstance(obs, Mapping) else {"obs": obs})
+        actions = batch["action"]
+        result = self.policy.predict_action(as_obs_dict(batch["obs"]))
         if self.cfg.get("pred_action_steps_only"):
             start = self.cfg.n_obs_steps - 1
             return F.mse_loss(result["action"], actions[:, start : start + self.cfg.n_action_steps]).item()
@@ -234,9 +258,6 @@ class TrainWorkspace(BaseWorkspace):
 
     def state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {**super().state(*args, **kwargs), "random_state": get_random_state()}
-
-    def _to_device(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        return dict_apply(batch, lambda x: x.to(self.model.device, non_blocking=True))
 
 
 def _check_config(cfg: DictConfig) -> None:

@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from diffusion_policy.workspace.batch_source import make_batch_source
+from diffusion_policy.workspace.batch_source import BatchSource
+
+CPU = torch.device("cpu")
 
 
 class Squares(Dataset):
@@ -10,13 +13,18 @@ class Squares(Dataset):
         return 103
 
     def __getitem__(self, idx):
-        return {"x": torch.tensor(float(idx)), "y": torch.tensor([idx, idx**2])}
+        return {"x": torch.tensor(float(idx)), "obs": {"y": torch.tensor([idx, idx**2])}}
 
 
 class SquaresByBatch(Squares):
-    def get_batch(self, indices):
-        idx = torch.tensor(indices)
-        return {"x": idx.float(), "y": torch.stack((idx, idx**2), dim=1)}
+    """Windows are what is stored, whole numbers; `transform` makes samples of them."""
+
+    def get_windows(self, indices):
+        return {"n": torch.from_numpy(np.asarray(indices))}
+
+    def transform(self, windows):
+        n = windows["n"]
+        return {"x": n.float(), "obs": {"y": torch.stack((n, n**2), dim=1)}}
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -27,18 +35,26 @@ def test_same_samples_in_the_same_order_as_a_plain_loader(dataset, num_workers, 
     expected = [list(DataLoader(Squares(), batch_size=10, shuffle=shuffle)) for _ in range(2)]
     after = torch.rand(1)
     torch.manual_seed(5)
-    source = make_batch_source(dataset, batch_size=10, shuffle=shuffle, num_workers=num_workers)
+    source = BatchSource(dataset, CPU, batch_size=10, shuffle=shuffle, num_workers=num_workers, pin_memory=True)
     assert len(source) == 11
     for epoch in expected:
         batches = list(source)
         assert len(batches) == len(epoch)
         for batch, other in zip(batches, epoch, strict=True):
             assert batch.keys() == other.keys()
-            assert all(torch.equal(batch[key], other[key]) for key in batch)
+            assert torch.equal(batch["x"], other["x"])
+            assert torch.equal(batch["obs"]["y"], other["obs"]["y"])
     assert torch.rand(1) == after
 
 
+@pytest.mark.parametrize("dataset", [Squares(), SquaresByBatch()])
+def test_batches_arrive_on_the_device_and_are_transformed_there(dataset):
+    batch = next(iter(BatchSource(dataset, torch.device("meta"), batch_size=4)))
+    assert batch["x"].device.type == batch["obs"]["y"].device.type == "meta"
+    assert batch["obs"]["y"].shape == (4, 2)
+
+
 def test_drop_last_and_empty_dataset():
-    assert len(list(make_batch_source(SquaresByBatch(), batch_size=10, drop_last=True))) == 10
+    assert len(list(BatchSource(SquaresByBatch(), CPU, batch_size=10, drop_last=True))) == 10
     with pytest.raises(ValueError, match="no samples"):
-        make_batch_source([], batch_size=10)
+        BatchSource([], CPU, batch_size=10)

@@ -1,0 +1,7 @@
+"""Training of the CNN-based diffusion policy with robomimic's visual encoder."""
+
+from diffusion_policy.workspace.train_workspace import TrainWorkspace
+
+
+class TrainDiffusionUnetHybridWorkspace(TrainWorkspace):
+    """Adds nothing: the name that configs and checkpoints of the field refer to."""
