@@ -28,6 +28,7 @@ lint: setup  ## check style and types
 bench: setup  ## run every benchmark in benchmarks/, each against its baseline in the same process
 	.venv/bin/python benchmarks/data_loading.py
 	.venv/bin/python benchmarks/sampling.py
+	.venv/bin/python benchmarks/image_loading.py
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	./setup.sh lock

@@ -1,11 +1,14 @@
 """Push-T images into memory as bytes: block by block, or read whole as they are stored and converted then.
 
 Usage: python benchmarks/image_loading.py [PATH of demonstrations whose array `img` is stored as floats]
+
+Without a path, images drawn of the shipped demonstrations are stored so for the occasion.
 """
 
 import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -16,8 +19,10 @@ from numpy.typing import NDArray
 
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.image_loading import load_images
+from diffusion_policy.env.pusht.state_renderer import render_states
 
-DEFAULT_PATH = "data/pusht/pusht_cchi_v7_replay.zarr"
+DEMONSTRATIONS = Path(__file__).resolve().parents[1] / "assets" / "pusht_demo.zarr.zip"
+N_EPISODES = 50
 ROUNDS = 3
 
 
@@ -43,8 +48,23 @@ def measure(way: Callable[[str], NDArray[np.uint8]], path: str) -> tuple[float, 
     return time.perf_counter() - start, peak_memory() - before, int(images.sum(dtype=np.int64))
 
 
+def store_drawn_images(path: str) -> None:
+    """Images of the first of the shipped demonstrations, as float32 like the published ones."""
+    shipped = ReplayBuffer.copy_from_path(DEMONSTRATIONS, keys=["state"])
+    buffer = ReplayBuffer.create_from_path(path, mode="w")
+    for i in range(N_EPISODES):
+        buffer.add_episode({"img": render_states(shipped.get_episode(i)["state"]).astype(np.float32)})
+
+
 def main() -> None:
-    path = sys.argv[1] if len(sys.argv) > 1 else DEFAULT_PATH
+    with tempfile.TemporaryDirectory() as folder:
+        path = sys.argv[1] if len(sys.argv) > 1 else f"{folder}/drawn.zarr"
+        if len(sys.argv) < 2:
+            store_drawn_images(path)
+        compare_ways(path)
+
+
+def compare_ways(path: str) -> None:
     ways = {"whole as stored, then converted": whole_then_converted, "block by block": block_by_block}
     figures: dict[str, list[tuple[float, float, int]]] = {name: [] for name in ways}
     # In turns, so that noise of the machine meets both alike; each in a fresh process, whose peak is its own.

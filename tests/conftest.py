@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+# Tests run beside each other: threads that outnumber the cores would wait for each other. Set before torch is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("WANDB_MODE", "offline")
 

@@ -17,13 +17,49 @@ _RUN = [
     "val_dataloader.batch_size=8",
     "logging.mode=disabled",
 ]
-_UNET = ["policy.model.down_dims=[8,16]", "policy.model.diffusion_step_embed_dim=8"]
-_TRANSFORMER = ["policy.model.n_layer=1", "policy.model.n_head=2", "policy.model.n_emb=8"]
+_IMAGES = [
+    "task=pusht_image",
+    "training.max_train_steps=3",
+    "dataloader.batch_size=2",
+    "dataloader.num_workers=1",
+    "val_dataloader.batch_size=2",
+    "val_dataloader.num_workers=1",
+]
+_UNET = ["down_dims=[8,16]", "diffusion_step_embed_dim=8"]
+_TRANSFORMER = ["n_layer=1", "n_head=2", "n_emb=8"]
+
+# What configs ask for whose names contain the key.
+_SPECIAL = {
+    # Crops of the robot's images are larger than the images of Push-T.
+    "real_hybrid": ["policy.crop_shape=[84,84]"],
+    "real_image": ["policy.obs_encoder.resize_shape=[96,96]", "policy.obs_encoder.crop_shape=[84,84]"],
+    # Nothing is downloaded.
+    "pretrained": ["policy.obs_encoder.rgb_model.weights=null", "policy.obs_encoder.resize_shape=[64,64]"],
+    # Nothing is cropped, and convolutions over time as well are slow.
+    "video": [
+        "training.max_train_steps=1",
+        "policy.rgb_net.backbone.model_depth=18",
+        "task.image_shape=[3,32,32]",
+        "+task.env_runner.render_size=32",
+    ],
+}
+
+
+def sees_images(config: str) -> bool:
+    """Whether a config's policies see images, else states."""
+    return config != "quickstart" and "lowdim" not in config
 
 
 def tiny(config: str) -> list[str]:
-    """The overrides that fit a config."""
-    return [*_RUN, *(_TRANSFORMER if "transformer" in config else _UNET)]
+    """The overrides that fit a config, of Push-T's tasks the one that does, included."""
+    images = sees_images(config)
+    denoiser = "policy" if images else "policy.model"
+    return [
+        *_RUN,
+        *(_IMAGES if images else ["task=pusht_lowdim"]),
+        *(f"{denoiser}.{override}" for override in (_TRANSFORMER if "transformer" in config else _UNET)),
+        *(override for part, overrides in _SPECIAL.items() if part in config for override in overrides),
+    ]
 
 
 TINY = tiny("quickstart")

@@ -120,7 +120,10 @@ class AsyncVectorEnv(gymnasium.vector.AsyncVectorEnv):
     def close_extras(self, timeout: float | None = None, terminate: bool = False) -> None:
         """Ends every process, by force if it is still there after `timeout` seconds (default 5)."""
         for pipe in getattr(self, "parent_pipes", ()):
-            pipe.close()  # a worker that finds its pipe closed closes its env and leaves
+            # Closing the pipe says the same, unless a process forked meanwhile, such as a data loader's, holds a copy.
+            with contextlib.suppress(OSError, EnvWorkerError):
+                pipe.send(("close", None))
+            pipe.close()
         processes = getattr(self, "processes", ())
         _join(processes, 0 if terminate else 5 if timeout is None else timeout)
         for force in (BaseProcess.terminate, BaseProcess.kill):

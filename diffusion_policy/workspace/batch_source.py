@@ -23,7 +23,8 @@ class BatchSource:
         shuffle: a new random order each epoch, drawn from torch's global generator.
         drop_last: leave out a last, smaller batch.
         pin_memory: copy from pinned memory; of use on a GPU only, hence ignored elsewhere.
-        kwargs: as for `DataLoader` (`num_workers`, `persistent_workers`, ...).
+        persistent_workers: keep workers between epochs; ignored where there are none.
+        kwargs: as for `DataLoader` (`num_workers`, `prefetch_factor`, ...).
     """
 
     def __init__(
@@ -34,25 +35,32 @@ class BatchSource:
         shuffle: bool = False,
         drop_last: bool = False,
         pin_memory: bool = False,
+        persistent_workers: bool = False,
         **kwargs: Any,
     ) -> None:
         if len(dataset) == 0:
             raise ValueError("the dataset has no samples: give it more episodes, or a shorter horizon")
         kwargs["pin_memory"] = pin_memory and device.type == "cuda"
+        kwargs["persistent_workers"] = persistent_workers and kwargs.get("num_workers", 0) > 0
         self.device = device
+        order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
+        self._worker_seeds = torch.Generator()
+        kwargs["generator"] = self._worker_seeds
         if hasattr(dataset, "get_windows"):
-            order = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
             batches = BatchSampler(order, batch_size, drop_last)
             self._loader = DataLoader(_WholeBatches(dataset), batch_size=None, sampler=batches, **kwargs)
             self._transform = dataset.transform
         else:
-            self._loader = DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, drop_last=drop_last, **kwargs)
+            self._loader = DataLoader(dataset, batch_size=batch_size, sampler=order, drop_last=drop_last, **kwargs)
             self._transform = lambda batch: batch
 
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        # A loader draws its workers' seed from the global generator, but with persistent workers in its first epoch
+        # only: a resumed run would draw where an uninterrupted one does not. So the seed is drawn here, each epoch.
+        self._worker_seeds.manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
         for batch in self._loader:
             yield self._transform(dict_apply(batch, lambda x: x.to(self.device, non_blocking=True)))
 

@@ -37,6 +37,8 @@ def evaluate(checkpoint: str, output_dir: str, device: str, overrides: Mapping[s
         env_runner.close()
     write_eval_log(Path(output_dir, "eval_log.json"), result)
     write_report(output_dir)
+    if not summarize_scores(result):
+        return f"{type(env_runner).__name__} rolls nothing out: there are no scores"
     return score_table(result)
 
 

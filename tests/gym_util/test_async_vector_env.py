@@ -1,3 +1,4 @@
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -231,6 +232,7 @@ def test_without_shared_memory_and_forked() -> None:
 
 
 SCRIPT = """
+import multiprocessing
 import os
 import signal
 
@@ -258,3 +260,15 @@ def test_workers_do_not_run_the_script_again_and_end_with_it(tmp_path: Path) -> 
     while any(Path(f"/proc/{pid}").exists() for pid in pids.split()):
         assert time.monotonic() < deadline, "workers outlive their parent"
         time.sleep(0.05)
+
+
+def test_closing_is_understood_though_a_forked_process_holds_the_pipes(envs: AsyncVectorEnv) -> None:
+    envs.reset(seed=[0, 0, 0])
+    other = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    other.start()
+    try:
+        envs.close(timeout=60)
+        assert [process.exitcode for process in envs.processes] == [0, 0, 0]
+    finally:
+        other.kill()
+        other.join()

@@ -54,6 +54,11 @@ def test_batches_arrive_on_the_device_and_are_transformed_there(dataset):
     assert batch["obs"]["y"].shape == (4, 2)
 
 
+def test_persistent_workers_without_workers_are_ignored():
+    source = BatchSource(SquaresByBatch(), CPU, batch_size=10, num_workers=0, persistent_workers=True)
+    assert len(list(source)) == 11
+
+
 def test_drop_last_and_empty_dataset():
     assert len(list(BatchSource(SquaresByBatch(), CPU, batch_size=10, drop_last=True))) == 10
     with pytest.raises(ValueError, match="no samples"):
