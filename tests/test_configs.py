@@ -28,7 +28,7 @@ FITTING = [
 
 # What differs from the original on purpose.
 GONE = object()
-EVERYWHERE = {"training.device": "auto", "logging.mode": "auto"}
+EVERYWHERE = {"training.device": "auto", "training.data_device": "auto", "logging.mode": "auto"}
 # The original's Push-T dataset loads all frames of a window and knows nothing of shapes; ours is told both.
 PUSHT_IMAGE_DATASET = {"n_obs_steps": "dataset_obs_steps", "shape_meta": "shape_meta"}
 # The original's names classes that do not exist, lacks keys that its tasks need, and monitors a score that no runner

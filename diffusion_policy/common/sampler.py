@@ -110,6 +110,7 @@ class SequenceSampler:
 
     Attributes:
         indices: `(N, 4)` int64, see `create_indices`.
+        arrays: what is sampled, by key.
 
     Raises:
         IndexError: no window fits any chosen episode.
@@ -133,7 +134,7 @@ class SequenceSampler:
         self.key_first_k = dict(key_first_k)
         self.sequence_length = sequence_length
         self.replay_buffer = replay_buffer
-        self._arrays: dict[str, Array] = {key: replay_buffer[key] for key in self.keys}
+        self.arrays: dict[str, Array] = {key: replay_buffer[key] for key in self.keys}
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -143,7 +144,7 @@ class SequenceSampler:
         buffer_start, buffer_end, sample_start, sample_end = self.indices[idx].tolist()
         padding = (sample_start, self.sequence_length - sample_end)
         result = {}
-        for key, array in self._arrays.items():
+        for key, array in self.arrays.items():
             n_read = min(self.key_first_k.get(key, self.sequence_length), buffer_end - buffer_start)
             steps = read_array(array, slice(buffer_start, buffer_start + n_read))
             if n_read < buffer_end - buffer_start:
@@ -176,7 +177,7 @@ class SequenceSampler:
         rows = self.window_rows(idxs)
         nth = rows - self.indices[idxs, :1]
         result = {}
-        for key, array in self._arrays.items():
+        for key, array in self.arrays.items():
             steps = slice(first_steps.get(key, self.sequence_length))
             first_k = self.key_first_k.get(key, self.sequence_length)
             result[key] = _gather(array, rows[:, steps], nth[:, steps] < first_k)
@@ -184,7 +185,7 @@ class SequenceSampler:
 
     def _check_first_steps(self, first_steps: Mapping[str, int]) -> None:
         for key, k in first_steps.items():
-            if key not in self._arrays:
+            if key not in self.arrays:
                 raise ValueError(f"first_steps names {key!r}, which is not sampled; sampled are {self.keys}")
             if not 1 <= k <= self.sequence_length:
                 raise ValueError(

@@ -1,5 +1,6 @@
 """The one place where a checkpoint becomes a policy: for evaluation, the robot and the server."""
 
+import copy
 import os
 from typing import Any
 
@@ -28,10 +29,19 @@ def load_policy(path: str | os.PathLike[str], device: str = "auto") -> tuple[Any
     target = resolve_device(device)
     payload = read_checkpoint(path)
     cfg = OmegaConf.create(payload["cfg"])
-    policy = instantiate(cfg.policy, "policy")
+    policy = instantiate(_without_pretrained_weights(cfg.policy), "policy")
     name = "ema_model" if cfg.training.get("use_ema") else "model"
     try:
         policy.load_state_dict(payload["state_dicts"][name])
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the weights {name!r} of {path} do not fit its config: {error}") from error
     return policy.to(target).eval(), cfg
+
+
+def _without_pretrained_weights(cfg: DictConfig) -> DictConfig:
+    """The policy's config with backbones that start at random: the checkpoint has their weights, a file may be gone."""
+    if "obs_encoder" not in cfg or "weights" not in (cfg.obs_encoder.get("rgb_model") or {}):
+        return cfg
+    cfg = copy.deepcopy(cfg)
+    cfg.obs_encoder.rgb_model.weights = None
+    return cfg

@@ -5,9 +5,11 @@ import re
 
 import pytest
 import torch
+import torchvision
 from training_log import read_log
 
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.policy.policy_loading import load_policy
 from diffusion_policy.workspace.evaluation import evaluate
 
 IMAGE = "train_diffusion_unet_image_workspace"
@@ -124,3 +126,17 @@ def test_evaluating_a_policy_for_a_robot_says_that_there_are_no_scores(make_work
     checkpoint = tmp_path / "run" / "checkpoints" / "latest.ckpt"
     message = evaluate(str(checkpoint), str(tmp_path / "eval"), "cpu", {})
     assert message == "RealPushTImageRunner rolls nothing out: there are no scores"
+
+
+def test_a_checkpoint_needs_no_file_of_pretrained_weights(make_workspace, data, tmp_path):
+    weights = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    overrides = [data, f"policy.obs_encoder.rgb_model.weights={weights}", "training.num_epochs=1"]
+    workspace = make_workspace(overrides, config=PRETRAINED)
+    workspace.run()
+    pretrained = torch.load(weights, weights_only=True)["conv1.weight"]
+    assert torch.equal(workspace.model.obs_encoder.key_model_map["rgb"].conv1.weight, pretrained)
+    weights.unlink()
+    policy, cfg = load_policy(tmp_path / "run" / "checkpoints" / "latest.ckpt", "cpu")
+    assert torch.equal(policy.obs_encoder.key_model_map["rgb"].conv1.weight, pretrained)
+    assert cfg.policy.obs_encoder.rgb_model.weights == str(weights)

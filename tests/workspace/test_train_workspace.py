@@ -13,7 +13,7 @@ from diffusion_policy.common.config import ConfigError, register_resolvers
 from diffusion_policy.model.vision.crop_randomizer import CropRandomizer
 from diffusion_policy.policy.policy_loading import load_policy
 
-PERSISTENT_WORKERS = [
+PERSISTENT_WORKERS = ["training.data_device=loader"] + [
     f"{loader}.{setting}"
     for loader in ("dataloader", "val_dataloader")
     for setting in ("num_workers=1", "persistent_workers=true")
@@ -96,6 +96,12 @@ def test_resumed_run_equals_uninterrupted_run(make_workspace, tmp_path, loading)
             for section in ("logging", "multi_run"):  # named after the time at which the process started
                 del payload["cfg"][section]
         _assert_same(*payloads, where=name)
+
+
+def test_runs_are_the_same_wherever_the_data_lie(make_workspace, tmp_path):
+    for name in ("cpu", "loader"):
+        make_workspace([f"training.data_device={name}", "dataloader.num_workers=1"], tmp_path / name).run()
+    assert read_log(tmp_path / "cpu") == read_log(tmp_path / "loader")
 
 
 def test_num_epochs_is_the_total(make_workspace, tmp_path):

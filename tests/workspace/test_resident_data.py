@@ -1,0 +1,119 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.pytorch_util import dict_apply
+from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.common.sampler import SequenceSampler
+from diffusion_policy.dataset.pusht_dataset import PushTLowdimDataset
+from diffusion_policy.dataset.pusht_image_dataset import PushTImageDataset
+from diffusion_policy.workspace.batch_source import BatchSource
+from diffusion_policy.workspace.resident_data import ResidentData, ResidentWindows, choose_data_device
+
+CPU, META = torch.device("cpu"), torch.device("meta")
+WINDOWS = {"horizon": 16, "pad_before": 1, "pad_after": 7, "val_ratio": 0.3}
+
+
+@pytest.fixture(params=["states", "images", "first images"])
+def dataset(request, few_demonstrations):
+    if request.param == "states":
+        return PushTLowdimDataset(str(few_demonstrations), **WINDOWS)
+    n_obs_steps = 2 if request.param == "first images" else None
+    return PushTImageDataset(str(few_demonstrations), n_obs_steps=n_obs_steps, **WINDOWS)
+
+
+def _assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key, value in a.items():
+        if isinstance(value, dict):
+            _assert_equal(value, b[key])
+        else:
+            assert value.dtype == b[key].dtype
+            assert torch.equal(value, b[key])
+
+
+def test_every_window_is_the_datasets_own(dataset):
+    for part in (dataset, dataset.get_validation_dataset()):
+        windows = ResidentWindows(ResidentData(dataset, CPU), part, pin=False)
+        idxs = torch.randperm(len(part), generator=torch.Generator().manual_seed(0))
+        _assert_equal(windows(idxs), part.get_windows(idxs.numpy()))
+
+
+@pytest.mark.parametrize("drop_last", [True, False])
+def test_batches_order_and_random_state_are_those_of_a_loader(dataset, drop_last):
+    sources = {
+        name: BatchSource(dataset, CPU, 50, shuffle=True, drop_last=drop_last, **arguments)
+        for name, arguments in {
+            "resident": {"resident": ResidentData(dataset, CPU)},
+            "loader": {},
+            "processes": {"num_workers": 2, "persistent_workers": True},
+        }.items()
+    }
+    epochs, after = {}, {}
+    for name, source in sources.items():
+        torch.manual_seed(3)
+        epochs[name] = [list(source) for _ in range(2)]
+        after[name] = torch.rand(1)
+        assert [len(epoch) for epoch in epochs[name]] == [len(source)] * 2
+    for name in ("loader", "processes"):
+        assert after[name] == after["resident"]
+        for epoch, other in zip(epochs["resident"], epochs[name], strict=True):
+            for batch, other_batch in zip(epoch, other, strict=True):
+                _assert_equal(batch, other_batch)
+    first, second = epochs["resident"]
+    assert not torch.equal(first[0]["action"], second[0]["action"])
+
+
+def test_on_a_device_nothing_meets_what_lies_elsewhere(dataset):
+    """Torch refuses to mix tensors of the meta device with others, as it does those of a GPU."""
+    resident = ResidentData(dataset, META)
+    batch = next(iter(BatchSource(dataset, META, 8, shuffle=True, resident=resident)))
+    expected = dataset.get_batch(range(8))
+    shapes = dict_apply(batch, lambda x: (x.device.type, x.shape, x.dtype))
+    assert shapes == dict_apply(expected, lambda x: ("meta", x.shape, x.dtype))
+
+
+def test_on_the_cpu_no_array_is_copied(dataset):
+    resident = ResidentData(dataset, CPU)
+    for key, array in dataset.sampler.arrays.items():
+        assert np.shares_memory(resident.tensors[key].numpy(), array)
+
+
+class FromStore(PushTLowdimDataset):
+    """Reads every window from the zarr that it is in."""
+
+    def __init__(self, zarr_path):
+        super().__init__(zarr_path, horizon=16)
+        self.sampler = SequenceSampler(ReplayBuffer.create_from_path(zarr_path), sequence_length=16)
+
+
+def test_choices_of_where_data_lie(few_demonstrations):
+    in_memory, on_disk = (cls(str(few_demonstrations)) for cls in (PushTLowdimDataset, FromStore))
+    assert choose_data_device("auto", in_memory, CPU) == "cpu"
+    assert choose_data_device("cpu", in_memory, CPU) == "cpu"
+    assert choose_data_device("loader", in_memory, CPU) == "loader"
+    assert choose_data_device("auto", on_disk, CPU) == "loader"
+    assert choose_data_device("auto", [1, 2, 3], CPU) == "loader"
+    partial = copy.copy(in_memory)
+    partial.sampler = SequenceSampler(in_memory.replay_buffer, 16, key_first_k={"state": 2})
+    assert choose_data_device("auto", partial, CPU) == "loader"
+
+
+@pytest.mark.parametrize(
+    ("choice", "dataset_class", "message"),
+    [
+        ("gpu", PushTLowdimDataset, "must be one of auto, cuda, cpu, loader, got 'gpu'"),
+        ("cuda", PushTLowdimDataset, "data_device=cuda needs a GPU to train on, training.device is cpu"),
+        (
+            "cpu",
+            FromStore,
+            "data_device=cpu is not possible: FromStore reads its data from a store",
+        ),
+    ],
+)
+def test_choices_that_cannot_be_had_are_refused(few_demonstrations, choice, dataset_class, message):
+    with pytest.raises(ConfigError, match=message):
+        choose_data_device(choice, dataset_class(str(few_demonstrations)), CPU)
