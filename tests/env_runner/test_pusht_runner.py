@@ -1,11 +1,54 @@
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
+from pusht_policies import ImagePusher, KeypointsPusher
+from runner_log import codecs, scores, video_sizes
 
+from diffusion_policy.env_runner.base_image_runner import BaseImageRunner
+from diffusion_policy.env_runner.base_lowdim_runner import BaseLowdimRunner
 from diffusion_policy.env_runner.episode import Episode, Rollout
 from diffusion_policy.env_runner.pusht_image_runner import PushTImageRunner
 from diffusion_policy.env_runner.pusht_keypoints_runner import PushTKeypointsRunner
 from diffusion_policy.env_runner.pusht_runner import PushTRunner
+
+BOTH = pytest.mark.parametrize(
+    ("runner_class", "policy_class"), [(PushTKeypointsRunner, KeypointsPusher), (PushTImageRunner, ImagePusher)]
+)
+
+
+def test_kinds_of_runners() -> None:
+    assert issubclass(PushTKeypointsRunner, BaseLowdimRunner)
+    assert issubclass(PushTImageRunner, BaseImageRunner)
+
+
+@BOTH
+def test_log_and_videos(make_pusht: Callable[..., Any], tmp_path: Path, runner_class: Any, policy_class: Any) -> None:
+    log = make_pusht(runner_class).run(policy_class())
+    assert set(scores(log)) == {
+        "train/sim_max_reward_0",
+        "train/mean_score",
+        "train/success_rate",
+        *(f"test/sim_max_reward_{seed}" for seed in (10000, 10001, 10002)),
+        "test/mean_score",
+        "test/success_rate",
+    }
+    assert all(0 <= score <= 1 for score in scores(log).values())
+    assert len({log[f"test/sim_max_reward_{seed}"] for seed in (10000, 10001, 10002)}) > 1
+    assert video_sizes(log) == {"train/sim_video_0": (96, 96, 20), "test/sim_video_10000": (96, 96, 20)}
+    assert codecs(log) == {("h264", "High", "yuv420p")}
+    assert {Path(value._path).parent for key, value in log.items() if "sim_video" in key} == {tmp_path / "media"}
+
+
+@BOTH
+def test_scores_do_not_depend_on_the_number_of_workers(
+    make_pusht: Callable[..., Any], runner_class: Any, policy_class: Any
+) -> None:
+    expected = scores(make_pusht(runner_class).run(policy_class()))
+    assert scores(make_pusht(runner_class, n_envs=1).run(policy_class())) == expected
+    assert scores(make_pusht(runner_class, n_envs=3).run(policy_class())) == expected
 
 
 def test_success_rate_counts_episodes_that_reached_the_goal(tmp_path: Path) -> None:
