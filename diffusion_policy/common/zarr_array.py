@@ -251,14 +251,14 @@ def _same_encoding(array: ZarrArray, chunks: Sequence[int], compressor: Codec | 
     )
 
 
-def row_blocks(array: ZarrArray) -> Iterator[slice | EllipsisType]:
-    """What to index with to go through an array in whole chunks and bounded memory."""
+def row_blocks(array: ZarrArray, block_bytes: float = _COPY_BLOCK_BYTES) -> Iterator[slice | EllipsisType]:
+    """What to index with to go through an array in whole chunks, as many as fit `block_bytes` or one."""
     if array.ndim == 0:
         yield ...
         return
     row_bytes = array.dtype.itemsize * math.prod(array.shape[1:])
     chunk_length = array.chunks[0]
-    step = chunk_length * max(1, int(_COPY_BLOCK_BYTES / max(1, row_bytes * chunk_length)))
+    step = chunk_length * max(1, int(block_bytes / max(1, row_bytes * chunk_length)))
     for start in range(0, array.shape[0], step):
         yield slice(start, min(start + step, array.shape[0]))
 

@@ -1,13 +1,11 @@
 """Images of a zarr array into memory as bytes, whatever type of number they are stored as."""
 
-import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy.common.zarr_array import ZarrArray, read_array
+from diffusion_policy.common.zarr_array import ZarrArray, read_array, row_blocks
 from diffusion_policy.dataset.data_checks import step_and_episode
 
 # Each thread holds a block as stored and a chunk that is being decoded. More threads, or larger blocks, load
@@ -46,18 +44,9 @@ def load_images(array: ZarrArray, name: str, episode_ends: np.ndarray, source: s
             raise ValueError(f"{source}: {_first_difference(name, stored, loaded, rows.start, episode_ends)}")
 
     with ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(load, _blocks(array)):
+        for _ in pool.map(load, row_blocks(array, _BLOCK_BYTES)):
             pass  # the first error in the order of rows is raised here
     return images
-
-
-def _blocks(array: ZarrArray) -> Iterator[slice]:
-    """Rows of one chunk, or of several where they are small."""
-    chunk_length = array.chunks[0]
-    chunk_bytes = chunk_length * array.dtype.itemsize * math.prod(array.shape[1:])
-    length = chunk_length * max(1, int(_BLOCK_BYTES / max(1, chunk_bytes)))
-    for start in range(0, array.shape[0], length):
-        yield slice(start, min(start + length, array.shape[0]))
 
 
 def _first_difference(name: str, stored: np.ndarray, loaded: np.ndarray, start: int, episode_ends: np.ndarray) -> str:
