@@ -1,6 +1,7 @@
 """`shape_meta` of a config: which cameras and sensors a task has, and the shapes of their data and of an action."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +47,15 @@ class ShapeMeta:
             raise ValueError("shape_meta.obs is empty: name at least one camera or sensor")
         (action_dim,) = _shape(shape_meta["action"], "action", "Da")
         return cls(obs, tuple(keys["rgb"]), tuple(keys["low_dim"]), action_dim)
+
+
+@contextmanager
+def naming_camera(key: str) -> Iterator[None]:
+    """Names the camera in a ValueError of what the block builds for it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"camera {key!r}: {error}") from None
 
 
 def _shape(attributes: Mapping[str, Any], where: str, expected: str) -> tuple[int, ...]:

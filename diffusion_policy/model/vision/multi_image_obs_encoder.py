@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms import Normalize, Resize
 
-from diffusion_policy.common.shape_meta import ShapeMeta
+from diffusion_policy.common.shape_meta import ShapeMeta, naming_camera
 from diffusion_policy.model.common.module_attr_mixin import ModuleAttrMixin
 from diffusion_policy.model.vision.crop_randomizer import CropRandomizer
 from diffusion_policy.model.vision.group_norm import batch_norm_to_group_norm
@@ -70,7 +70,7 @@ class MultiImageObsEncoder(ModuleAttrMixin):
                 self.key_model_map[key] = batch_norm_to_group_norm(model) if use_group_norm else model
         self.key_transform_map = nn.ModuleDict()
         for key in meta.rgb_keys:
-            try:
+            with naming_camera(key):
                 self.key_transform_map[key] = _transform(
                     meta.obs[key],
                     _of_camera(resize_shape, key, "resize_shape"),
@@ -78,8 +78,6 @@ class MultiImageObsEncoder(ModuleAttrMixin):
                     _of_camera(crop_shape, key, "crop_shape") if random_crop else None,
                     imagenet_norm,
                 )
-            except ValueError as error:
-                raise ValueError(f"camera {key!r}: {error}") from None
 
     def forward(self, obs_dict: Mapping[str, Tensor]) -> Tensor:
         """Features `(N, Df)` of observations `(N, C, H, W)` and `(N, D)` by key."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from diffusion_policy.common.shape_meta import ShapeMeta
+from diffusion_policy.common.shape_meta import ShapeMeta, naming_camera
 from diffusion_policy.model.vision.crop_randomizer import CropRandomizer
 from diffusion_policy.model.vision.group_norm import batch_norm_to_group_norm
 
@@ -49,8 +49,10 @@ def make_robomimic_obs_encoder(
     """
     crops = {}
     if crop_shape is not None:
+        height, width = crop_shape
         for key in shape_meta.rgb_keys:
-            crops[key] = _crop_randomizer(key, shape_meta.obs[key], crop_shape, random_in_eval=not eval_fixed_crop)
+            with naming_camera(key):
+                crops[key] = CropRandomizer(shape_meta.obs[key], height, width, random_in_eval=not eval_fixed_crop)
     # Of robomimic's macros, and of torchvision about an argument that robomimic passes: nothing a user can act on.
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -77,13 +79,3 @@ def _library_encoder(shape_meta: ShapeMeta, crops: dict[str, CropRandomizer]) ->
     # evaluation, where 0.2, with which policies without eval_fixed_crop were trained and scored, crops at random.
     encoder.obs_randomizers.update(crops)
     return encoder
-
-
-def _crop_randomizer(
-    key: str, image_shape: Sequence[int], crop_shape: Sequence[int], random_in_eval: bool = False
-) -> CropRandomizer:
-    try:
-        height, width = crop_shape
-        return CropRandomizer(image_shape, height, width, random_in_eval)
-    except ValueError as error:
-        raise ValueError(f"camera {key!r}: {error}") from None
