@@ -1,6 +1,5 @@
 """The one place where a checkpoint becomes a policy: for evaluation, the robot and the server."""
 
-import copy
 import os
 from typing import Any
 
@@ -9,6 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_policy.common.checkpoint_file import CheckpointError, read_checkpoint
 from diffusion_policy.common.config import instantiate
 from diffusion_policy.common.device import resolve_device
+
+BACKBONES = "diffusion_policy.model.vision.model_getter"
 
 
 def load_policy(path: str | os.PathLike[str], device: str = "auto") -> tuple[Any, DictConfig]:
@@ -40,8 +41,15 @@ def load_policy(path: str | os.PathLike[str], device: str = "auto") -> tuple[Any
 
 def _without_pretrained_weights(cfg: DictConfig) -> DictConfig:
     """The policy's config with backbones that start at random: the checkpoint has their weights, a file may be gone."""
-    if "obs_encoder" not in cfg or "weights" not in (cfg.obs_encoder.get("rgb_model") or {}):
-        return cfg
-    cfg = copy.deepcopy(cfg)
-    cfg.obs_encoder.rgb_model.weights = None
-    return cfg
+
+    def replaced(node: Any) -> Any:
+        if isinstance(node, list):
+            return [replaced(value) for value in node]
+        if not isinstance(node, dict):
+            return node
+        node = {key: replaced(value) for key, value in node.items()}
+        if node.get("_target_") in (f"{BACKBONES}.get_resnet", f"{BACKBONES}.get_r3m"):
+            node |= {"_target_": f"{BACKBONES}.get_resnet", "weights": None}
+        return node
+
+    return OmegaConf.create(replaced(OmegaConf.to_container(cfg)))

@@ -140,3 +140,16 @@ def test_a_checkpoint_needs_no_file_of_pretrained_weights(make_workspace, data, 
     policy, cfg = load_policy(tmp_path / "run" / "checkpoints" / "latest.ckpt", "cpu")
     assert torch.equal(policy.obs_encoder.key_model_map["rgb"].conv1.weight, pretrained)
     assert cfg.policy.obs_encoder.rgb_model.weights == str(weights)
+
+
+def test_nor_does_it_with_a_backbone_for_each_camera(make_workspace, data, tmp_path):
+    weights = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), weights)
+    backbone = (
+        f"{{_target_: diffusion_policy.model.vision.model_getter.get_resnet, name: resnet18, weights: {weights}}}"
+    )
+    own = ["~policy.obs_encoder.rgb_model", f"+policy.obs_encoder.rgb_model={{image: {backbone}}}"]
+    make_workspace([data, *own, "training.num_epochs=1"], config=IMAGE).run()
+    weights.unlink()
+    policy, _ = load_policy(tmp_path / "run" / "checkpoints" / "latest.ckpt", "cpu")
+    assert "image" in policy.obs_encoder.key_model_map
