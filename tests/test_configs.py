@@ -31,8 +31,8 @@ GONE = object()
 EVERYWHERE = {"training.device": "auto", "training.data_device": "auto", "logging.mode": "auto"}
 # The original's Push-T dataset loads all frames of a window and knows nothing of shapes; ours is told both.
 PUSHT_IMAGE_DATASET = {"n_obs_steps": "dataset_obs_steps", "shape_meta": "shape_meta"}
-# The original's names classes that do not exist, lacks keys that its tasks need, and monitors a score that no runner
-# returns: it never ran. Ours has its hyperparameters in a training like the others.
+# The original's never ran: it names classes that do not exist, lacks keys that its tasks need, and monitors a score
+# that no runner has. Ours keeps its hyperparameters, in a training like the others.
 VIDEO_DIFFERS = {
     "n_latency_steps": 0,
     "dataset_obs_steps": 4,

@@ -1,5 +1,6 @@
 """Data that lie in memory whole, on the GPU or beside it, and windows gathered from them a batch at a time."""
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,9 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.dataset.base_dataset import BaseDataset
+
+logger = logging.getLogger(__name__)
 
 CHOICES = ("auto", "cuda", "cpu", "loader")
 SHARE_OF_FREE_MEMORY = 0.4
@@ -55,6 +59,16 @@ class ResidentData:
         self.tensors = {key: torch.from_numpy(array).to(device) for key, array in dataset.sampler.arrays.items()}
 
 
+def make_resident_data(choice: str, dataset: Any, device: torch.device) -> ResidentData | None:
+    """The data where `choose_data_device` says, or None where processes have to read them."""
+    data_device = choose_data_device(choice, dataset, device)
+    if data_device == "loader":
+        logger.info("Batches come from the dataset, read by dataloader.num_workers processes")
+        return None
+    logger.info("Batches come from data %s", "on the GPU" if data_device == "cuda" else "in memory")
+    return ResidentData(dataset, device if data_device == "cuda" else torch.device("cpu"))
+
+
 class ResidentWindows:
     """Windows of one part of a dataset, gathered from resident data; equal to `dataset.get_windows`.
 
@@ -65,17 +79,15 @@ class ResidentWindows:
     """
 
     def __init__(self, data: ResidentData, dataset: Any, pin: bool) -> None:
-        sampler = dataset.sampler
         self._tensors = data.tensors
         self._first_steps = dataset.first_steps
         self._pin = pin
-        self._indices = torch.from_numpy(sampler.indices).to(data.device)
-        self._steps = torch.arange(sampler.sequence_length, device=data.device)
+        rows = dataset.sampler.window_rows(np.arange(len(dataset.sampler)))
+        self._rows = torch.from_numpy(rows).to(data.device)
 
     def __call__(self, idxs: Tensor) -> dict[str, Tensor]:
         """The windows `idxs` `(B,)` int64, `(B, T, ...)` by key, on the device of the data."""
-        start, end, first_step, _ = self._indices[idxs].T[:, :, None]
-        rows = (start - first_step + self._steps).clamp(min=start, max=end - 1)
+        rows = self._rows[idxs]
         return {
             key: self._gather(tensor, rows[:, : self._first_steps.get(key)]) for key, tensor in self._tensors.items()
         }
@@ -91,12 +103,11 @@ class ResidentWindows:
 def _obstacle(dataset: Any) -> str | None:
     """Why a dataset's windows cannot be gathered from tensors."""
     name = type(dataset).__name__
-    sampler = getattr(dataset, "sampler", None)
-    if sampler is None or not hasattr(dataset, "get_windows"):
-        return f"{name} has no sampler of windows"
-    if not all(isinstance(array, np.ndarray) for array in sampler.arrays.values()):
+    if not isinstance(dataset, BaseDataset) or type(dataset).get_windows is not BaseDataset.get_windows:
+        return f"{name} has its own way to windows or samples"
+    if not all(isinstance(array, np.ndarray) for array in dataset.sampler.arrays.values()):
         return f"{name} reads its data from a store"
-    if sampler.key_first_k:
+    if dataset.sampler.key_first_k:
         return f"the sampler of {name} has key_first_k"
     return None
 

@@ -30,7 +30,7 @@ from diffusion_policy.policy.base_policy import as_obs_dict
 from diffusion_policy.workspace.base_workspace import BaseWorkspace
 from diffusion_policy.workspace.batch_source import BatchSource
 from diffusion_policy.workspace.evaluation import write_eval_log
-from diffusion_policy.workspace.resident_data import ResidentData, choose_data_device
+from diffusion_policy.workspace.resident_data import make_resident_data
 from diffusion_policy.workspace.run_log import RunLog
 from diffusion_policy.workspace.train_step import TrainStep, peak_memory_mb
 
@@ -44,11 +44,6 @@ TRAINING_KEYS = (
     *("rollout_every", "checkpoint_every", "val_every", "sample_every", "eval_every", "eval_first"),
 )
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-WORDS_FOR_DATA_DEVICE = {
-    "cuda": "data on the GPU",
-    "cpu": "data in memory",
-    "loader": "the dataset, read by dataloader.num_workers processes",
-}
 CHECKPOINT_KEYS = ("topk", "save_last_ckpt", "save_last_snapshot")
 DEBUG_TRAINING = {"num_epochs": 2, "max_train_steps": 3, "max_val_steps": 3} | {
     f"{what}_every": 1 for what in ("rollout", "checkpoint", "val", "sample")
@@ -96,7 +91,7 @@ class TrainWorkspace(BaseWorkspace):
         if self.cfg.checkpoint.save_last_snapshot:
             logger.warning("checkpoint.save_last_snapshot is ignored: a checkpoint holds everything there is to resume")
         dataset = instantiate(self.cfg.task.dataset, "task.dataset")
-        resident = self._resident_data(dataset, device)
+        resident = make_resident_data(cfg.get("data_device", "auto"), dataset, device)
         batches = BatchSource(dataset, device, resident=resident, **self.cfg.dataloader)
         validation = dataset.get_validation_dataset()
         val_batches = None
@@ -137,14 +132,6 @@ class TrainWorkspace(BaseWorkspace):
         payload = read_checkpoint(path)
         logger.info("Resuming from %s", path)
         return payload
-
-    def _resident_data(self, dataset: Any, device: torch.device) -> ResidentData | None:
-        """The data as tensors, or None where processes have to read them."""
-        data_device = choose_data_device(self.cfg.training.get("data_device", "auto"), dataset, device)
-        logger.info("Batches come from %s", WORDS_FOR_DATA_DEVICE[data_device])
-        if data_device == "loader":
-            return None
-        return ResidentData(dataset, device if data_device == "cuda" else torch.device("cpu"))
 
     def _build(self, dataset: Any, steps_per_epoch: int, device: torch.device) -> None:
         """Completes the parts that depend on the data and puts all of them on the device."""

@@ -90,6 +90,13 @@ class FromStore(PushTLowdimDataset):
         self.sampler = SequenceSampler(ReplayBuffer.create_from_path(zarr_path), sequence_length=16)
 
 
+class Reversed(PushTLowdimDataset):
+    """Makes windows its own way, which gathering from its arrays would ignore."""
+
+    def get_windows(self, indices):
+        return {key: value.flip(1) for key, value in super().get_windows(indices).items()}
+
+
 def test_choices_of_where_data_lie(few_demonstrations):
     in_memory, on_disk = (cls(str(few_demonstrations)) for cls in (PushTLowdimDataset, FromStore))
     assert choose_data_device("auto", in_memory, CPU) == "cpu"
@@ -97,6 +104,7 @@ def test_choices_of_where_data_lie(few_demonstrations):
     assert choose_data_device("loader", in_memory, CPU) == "loader"
     assert choose_data_device("auto", on_disk, CPU) == "loader"
     assert choose_data_device("auto", [1, 2, 3], CPU) == "loader"
+    assert choose_data_device("auto", Reversed(str(few_demonstrations)), CPU) == "loader"
     partial = copy.copy(in_memory)
     partial.sampler = SequenceSampler(in_memory.replay_buffer, 16, key_first_k={"state": 2})
     assert choose_data_device("auto", partial, CPU) == "loader"
