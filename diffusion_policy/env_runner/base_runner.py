@@ -1,14 +1,12 @@
 """Evaluation of policies, and the one rollout loop that every simulated task shares."""
 
-import os
 import secrets
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import cloudpickle
 import gymnasium
 import numpy as np
 import torch
@@ -16,13 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_policy.common.video_recorder import VideoRecorder
+from diffusion_policy.env_runner.env_group import EnvGroup, failures_named
 from diffusion_policy.env_runner.episode import Episode, Rollout
-from diffusion_policy.gym_util.async_vector_env import AsyncVectorEnv, EnvWorkerError
+from diffusion_policy.gym_util.async_vector_env import AsyncVectorEnv
 from diffusion_policy.gym_util.multistep_wrapper import MultiStepWrapper
 from diffusion_policy.gym_util.video_recording_wrapper import VideoRecordingWrapper
-
-if TYPE_CHECKING:
-    from diffusion_policy.policy.base_policy import BasePolicy
+from diffusion_policy.policy.base_policy import BasePolicy
 
 EnvFn = Callable[[], gymnasium.Env]
 
@@ -34,7 +31,7 @@ class BaseRunner(ABC):
         self.output_dir = output_dir
 
     @abstractmethod
-    def run(self, policy: "BasePolicy") -> dict[str, Any]:
+    def run(self, policy: BasePolicy) -> dict[str, Any]:
         """Evaluates `policy`; returns what W&B is to log: scores by name, and videos."""
 
     def close(self) -> None:  # noqa: B027 - most runners hold nothing
@@ -64,6 +61,10 @@ class RolloutRunner(BaseRunner):
         past_action: show the policy the actions before, as `past_action` `(B, To - 1, Da)`.
         fps, crf, steps_per_render, render_kwargs: see VideoRecorder and VideoRecordingWrapper.
         n_envs: worker processes, and episodes that run at a time (default: all).
+        n_env_groups: in how many groups they take turns: while the policy predicts for one, the others step. A GPU
+            predicts for half of the episodes in nearly the same time, so two groups pay where the simulators take
+            longer than the policy, and never where the policy needs the simulators' cores. A policy that remembers
+            the episode (it overrides `reset`) always has one group.
         tqdm_interval_sec: least time between updates of the progress bar (s).
         sampling_seed: seeds the policy's randomness; None lets it draw from the global generator.
         dummy_env_fn: see AsyncVectorEnv.
@@ -89,6 +90,7 @@ class RolloutRunner(BaseRunner):
         steps_per_render: int = 1,
         render_kwargs: dict[str, Any] | None = None,
         n_envs: int | None = None,
+        n_env_groups: int = 1,
         tqdm_interval_sec: float = 5.0,
         sampling_seed: int | None = 0,
         dummy_env_fn: EnvFn | None = None,
@@ -98,10 +100,11 @@ class RolloutRunner(BaseRunner):
             raise ValueError("There are no episodes to run: n_train + n_test must be at least 1.")
         _check_at_least(1, n_obs_steps=n_obs_steps, n_action_steps=n_action_steps, max_steps=max_steps)
         _check_at_least(0, n_latency_steps=n_latency_steps)
-        _check_at_least(1, n_envs=len(episodes) if n_envs is None else n_envs)
+        _check_at_least(1, n_envs=len(episodes) if n_envs is None else n_envs, n_env_groups=n_env_groups)
         self.name = name
         self.episodes = list(episodes)
         self.n_envs = min(n_envs or len(episodes), len(episodes))
+        self.n_env_groups = n_env_groups
         self.max_steps = max_steps
         self.n_obs_steps = n_obs_steps
         self.n_latency_steps = n_latency_steps
@@ -117,7 +120,7 @@ class RolloutRunner(BaseRunner):
         }
         self._env_fn = _wrapped(env_fn, recorder, recording, multistep)
         self._dummy_env_fn = dummy_env_fn and _wrapped(dummy_env_fn, recorder, recording, multistep)
-        self._envs: AsyncVectorEnv | None = None
+        self._envs: list[AsyncVectorEnv] = []  # one for each group
 
     @abstractmethod
     def policy_obs(self, obs: Any) -> dict[str, Tensor]:
@@ -135,15 +138,16 @@ class RolloutRunner(BaseRunner):
         scores = {f"sim_max_reward_{rollout.episode.seed}": float(rollout.rewards.max()) for rollout in rollouts}
         return {**scores, "mean_score": float(np.mean(list(scores.values())))}
 
-    def run(self, policy: "BasePolicy") -> dict[str, Any]:
+    def run(self, policy: BasePolicy) -> dict[str, Any]:
         """Runs all episodes and returns what is logged of them."""
         return self._log_data(self.rollouts(policy))
 
-    def rollouts(self, policy: "BasePolicy") -> list[Rollout]:
+    def rollouts(self, policy: BasePolicy) -> list[Rollout]:
         """Runs all episodes. A RuntimeError names the seed of the episode that could not be run."""
         chunks = [self.episodes[i : i + self.n_envs] for i in range(0, len(self.episodes), self.n_envs)]
         rollouts: list[Rollout] = []
         try:
+            self._start_envs(self._groups_for(policy))
             for i, episodes in enumerate(chunks):
                 rollouts += self._run_chunk(policy, episodes, f"Eval {self.name} {i + 1}/{len(chunks)}")
         except BaseException:
@@ -153,66 +157,77 @@ class RolloutRunner(BaseRunner):
 
     def close(self, timeout: float | None = None) -> None:
         """Ends the worker processes, which otherwise wait for the next run; by force after `timeout` seconds."""
-        envs, self._envs = self._envs, None
-        if envs is not None:
+        vector_envs, self._envs = self._envs, []
+        for envs in vector_envs:
             envs.close(timeout=timeout)
 
+    def _groups_for(self, policy: BasePolicy) -> int:
+        # Memory has a row for each episode: the policy must see all of them in each of its calls.
+        remembers = type(policy).reset is not BasePolicy.reset
+        return 1 if remembers else min(self.n_env_groups, self.n_envs)
+
+    def _start_envs(self, n_env_groups: int) -> None:
+        """Starts workers for `n_env_groups` groups, unless they run already."""
+        if len(self._envs) == n_env_groups:
+            return
+        self.close()
+        for episodes in _split(self.episodes[: self.n_envs], n_env_groups):
+            with failures_named(episodes):
+                env_fns = [self._env_fn] * len(episodes)
+                self._envs.append(AsyncVectorEnv(env_fns, self._dummy_env_fn, timeout=self.env_timeout_sec))
+
     @torch.no_grad()
-    def _run_chunk(self, policy: "BasePolicy", episodes: list[Episode], title: str) -> list[Rollout]:
-        try:
-            if self._envs is None:
-                env_fns = [self._env_fn] * self.n_envs
-                self._envs = AsyncVectorEnv(env_fns, self._dummy_env_fn, timeout=self.env_timeout_sec)
-            video_paths = self._video_paths(episodes)
-            obs = self._reset(self._envs, episodes, video_paths)
-            terminated = self._play(policy, self._envs, episodes, obs, title)
-            return self._collect(self._envs, episodes, terminated, video_paths)
-        except EnvWorkerError as error:
-            where = episodes[error.index] if error.index < len(episodes) else "an idle environment"
-            raise RuntimeError(f"Evaluation failed in the {where}. {error}") from error
+    def _run_chunk(self, policy: BasePolicy, episodes: list[Episode], title: str) -> list[Rollout]:
+        shares = zip(self._envs, _split(episodes, len(self._envs)), strict=True)
+        groups = [self._group(envs, share) for envs, share in shares if share]
+        self._play(policy, groups, title)
+        return [rollout for group in groups for rollout in group.rollouts()]
+
+    def _group(self, envs: AsyncVectorEnv, episodes: list[Episode]) -> EnvGroup:
+        seed = self.sampling_seed
+        generators = None if seed is None else [episode.generator(seed) for episode in episodes]
+        return EnvGroup(envs, episodes, self._video_paths(episodes), generators)
 
     def _video_paths(self, episodes: list[Episode]) -> list[str | None]:
         media = Path(self.output_dir) / "media"
         media.mkdir(parents=True, exist_ok=True)
         return [str(media / f"{_random_id()}.mp4") if episode.record else None for episode in episodes]
 
-    def _reset(self, envs: AsyncVectorEnv, episodes: list[Episode], video_paths: list[str | None]) -> Any:
-        """Starts the episodes; workers without one, in the last chunk, stay done and ignore actions."""
-        idle = [None] * (envs.num_envs - len(episodes))
-        # absolute, as a worker's working folder need not be this process's
-        envs.set_attr("file_path", [path and os.path.abspath(path) for path in video_paths] + idle)
-        inits = [episode.init for episode in episodes] + idle
-        if any(inits):
-            pickles = [cloudpickle.dumps(init or (lambda env: None)) for init in inits]
-            envs.call_each("run_dill_function", [(pickle,) for pickle in pickles])
-        mask = np.arange(envs.num_envs) < len(episodes)
-        obs, _ = envs.reset(seed=[episode.seed for episode in episodes] + idle, options={"reset_mask": mask})
-        return obs
-
-    def _play(
-        self, policy: "BasePolicy", envs: AsyncVectorEnv, episodes: list[Episode], obs: Any, title: str
-    ) -> np.ndarray:
-        """Steps until all episodes are over; returns `(num_envs,)` which of them the environment ended."""
+    def _play(self, policy: BasePolicy, groups: list[EnvGroup], title: str) -> None:
+        """Steps until all episodes are over: while the policy predicts for one group, the others' environments step."""
         policy.reset()
-        seed = self.sampling_seed
-        generators = None if seed is None else [episode.generator(seed) for episode in episodes]
-        past_action = None
-        with tqdm(total=self.max_steps, desc=title, leave=False, mininterval=self.tqdm_interval_sec) as bar:
-            while True:
-                obs_dict = self.policy_obs(_to_device(obs, len(episodes), policy))
-                if self.past_action and self.n_obs_steps > 1 and past_action is not None:
-                    obs_dict["past_action"] = past_action[:, -(self.n_obs_steps - 1) :]
-                prediction = policy.predict_action(obs_dict, generator=generators)
-                past_action = prediction["action"][:, self.n_latency_steps :]
-                action = self._checked_action(past_action, envs, episodes)
-                obs, reward, terminated, truncated, _ = envs.step(action)
-                bar.update(action.shape[1])
-                bar.set_postfix(reward=f"{reward[: len(episodes)].mean():.3f}", refresh=False)
-                if (terminated | truncated).all():
-                    return terminated
+        for group in groups:
+            group.start()
+        running = groups
+        n_steps = self.max_steps * len(groups)
+        with tqdm(total=n_steps, desc=title, leave=False, mininterval=self.tqdm_interval_sec) as bar:
+            while running:
+                for group in running:
+                    obs = group.wait()
+                    if not group.are_over:
+                        group.step(self._next_action(policy, group, obs))
+                running = [group for group in running if not group.are_over]
+                rewards = np.concatenate([group.rewards for group in groups])
+                if len(rewards):
+                    bar.set_postfix(reward=f"{rewards.mean():.3f}", refresh=False)
+                bar.update(sum(group.n_steps for group in groups) - bar.n)
 
-    def _checked_action(self, action: Tensor, envs: AsyncVectorEnv, episodes: list[Episode]) -> np.ndarray:
-        """The policy's action `(B, Ta, Da)` as the environments' `(num_envs, Ta, Da)`."""
+    def _next_action(self, policy: BasePolicy, group: EnvGroup, obs: Any) -> np.ndarray:
+        """What the policy does next in the group's episodes, as the environments' actions `(B, Ta, Da)`."""
+        obs_dict = self.policy_obs(_to_device(obs, len(group.episodes), policy))
+        if self.past_action and self.n_obs_steps > 1 and group.past_action is not None:
+            obs_dict["past_action"] = group.past_action[:, -(self.n_obs_steps - 1) :]
+        prediction = policy.predict_action(obs_dict, generator=group.generators)
+        group.past_action = prediction["action"][:, self.n_latency_steps :]
+        action = self._checked(group.past_action, group.episodes)
+        if action.shape[-1] != group.action_dim:
+            raise ValueError(
+                f"The policy's action has {action.shape[-1]} entries, the environment's {group.action_dim}."
+            )
+        return action
+
+    def _checked(self, action: Tensor, episodes: Sequence[Episode]) -> np.ndarray:
+        """The policy's action `(B, Ta, Da)` as the environments' `(B, Ta, Da)`."""
         array = action.to("cpu", torch.float32).numpy()
         if array.ndim != 3 or array.shape[0] != len(episodes) or array.shape[1] == 0:
             raise ValueError(
@@ -221,28 +236,9 @@ class RolloutRunner(BaseRunner):
             )
         finite = np.isfinite(array).all(axis=(1, 2))
         if not finite.all():
-            where = ", ".join(str(episodes[i]) for i in np.flatnonzero(~finite))
+            where = ", ".join(str(episodes[i]) for i in np.flatnonzero(~finite).tolist())
             raise RuntimeError(f"The policy's action is not finite (NaN or infinite) in {where}.")
-        array = self.env_action(array)
-        width = envs.single_action_space.shape[-1]  # type: ignore[index]
-        if array.shape[-1] != width:
-            raise ValueError(f"The policy's action has {array.shape[-1]} entries, the environment's {width}.")
-        return np.pad(array, ((0, envs.num_envs - len(episodes)), (0, 0), (0, 0)))
-
-    def _collect(
-        self,
-        envs: AsyncVectorEnv,
-        episodes: list[Episode],
-        terminated: np.ndarray,
-        video_paths: list[str | None],
-    ) -> list[Rollout]:
-        recorded = envs.render()
-        rewards = envs.call("get_rewards")
-        infos = envs.call("get_infos")
-        return [
-            Rollout(episode, np.array(rewards[i]), bool(terminated[i]), infos[i], recorded[i] and video_paths[i])
-            for i, episode in enumerate(episodes)
-        ]
+        return self.env_action(array)
 
     def _log_data(self, rollouts: list[Rollout]) -> dict[str, Any]:
         log: dict[str, Any] = {}
@@ -264,7 +260,12 @@ def _wrapped(env_fn: EnvFn, recorder: dict[str, Any], recording: dict[str, Any],
     return make_env
 
 
-def _to_device(obs: Any, n_rows: int, policy: "BasePolicy") -> Any:
+def _split(episodes: list[Episode], n_parts: int) -> list[list[Episode]]:
+    """Parts of sizes that differ by one at most, the larger ones first, in the order given."""
+    return [[episodes[i] for i in part.tolist()] for part in np.array_split(np.arange(len(episodes)), n_parts)]
+
+
+def _to_device(obs: Any, n_rows: int, policy: BasePolicy) -> Any:
     """The first rows of an observation array, or of a dict of them, as tensors for the policy."""
     if isinstance(obs, dict):
         return {key: _to_device(value, n_rows, policy) for key, value in obs.items()}

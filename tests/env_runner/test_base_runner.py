@@ -13,70 +13,14 @@ import pytest
 import torch
 from runner_log import scores
 from torch import Tensor
-from walk_env import Walk
+from walk_runner import MAX_STEPS, Policy, WalkRunner, constant, processes_of
 
-from diffusion_policy.env_runner.base_lowdim_runner import BaseLowdimRunner
-from diffusion_policy.env_runner.base_runner import RolloutRunner
-from diffusion_policy.env_runner.episode import Episode, train_test_episodes
-
-MAX_STEPS = 6
-
-
-class WalkRunner(RolloutRunner, BaseLowdimRunner):
-    def __init__(self, output_dir: Path, episodes: list[Episode] | None = None, **kwargs: Any) -> None:
-        env_kwargs = {key: kwargs.pop(key) for key in ("limit", "dict_obs", "broken_seed") if key in kwargs}
-
-        def make_env() -> gymnasium.Env:
-            return Walk(**env_kwargs)
-
-        settings = {"name": "Walk", "max_steps": MAX_STEPS, "n_obs_steps": 2, "n_action_steps": 2, **kwargs}
-        episodes = train_test_episodes(1, 1, 7, 4, 2, 100) if episodes is None else episodes
-        super().__init__(output_dir, env_fn=make_env, episodes=episodes, **settings)
-
-    def policy_obs(self, obs: Any) -> dict[str, Tensor]:
-        state = obs["state"] if isinstance(obs, dict) else obs
-        return {"obs": state[:, : self.n_obs_steps]}
-
-
-class Policy:
-    """Steps by `n_action_steps` random numbers, or what `act` says; remembers what it has seen."""
-
-    device = torch.device("cpu")
-    dtype = torch.float32
-
-    def __init__(self, act: Callable[[dict[str, Tensor]], Tensor] | None = None, n_action_steps: int = 2) -> None:
-        self.act = act
-        self.n_action_steps = n_action_steps
-        self.seen: list[dict[str, Tensor]] = []
-        self.resets = 0
-
-    def reset(self) -> None:
-        self.resets += 1
-
-    def predict_action(
-        self, obs_dict: dict[str, Tensor], generator: list[torch.Generator] | None = None
-    ) -> dict[str, Tensor]:
-        self.seen.append(obs_dict)
-        if self.act is not None:
-            return {"action": self.act(obs_dict)}
-        shape = (self.n_action_steps, 1)
-        if generator is None:
-            return {"action": torch.randn(len(obs_dict["obs"]), *shape)}
-        return {"action": torch.stack([torch.randn(shape, generator=g) for g in generator])}
-
-
-def constant(*values: float) -> Callable[[dict[str, Tensor]], Tensor]:
-    return lambda obs_dict: torch.tensor(values)[None, :, None].repeat(len(obs_dict["obs"]), 1, 1)
+from diffusion_policy.env_runner.episode import Episode
 
 
 @pytest.fixture
 def make_runner(tmp_path: Path, closed_at_end: Callable[[Any], Any]) -> Callable[..., WalkRunner]:
     return lambda **kwargs: closed_at_end(WalkRunner(tmp_path, **kwargs))
-
-
-def processes_of(runner: WalkRunner) -> list[Any]:
-    assert runner._envs is not None
-    return list(runner._envs.processes)
 
 
 def test_log_keys_scores_and_videos(make_runner: Callable[..., WalkRunner], tmp_path: Path) -> None:
@@ -189,7 +133,7 @@ def test_dead_or_hanging_environment_ends_the_run_with_its_seed(
     runner = make_runner()
     expected = scores(runner.run(Policy()))
     processes = processes_of(runner)
-    runner._envs.timeout = 1.5
+    runner._envs[0].timeout = 1.5
 
     def harm(obs_dict: dict[str, Tensor]) -> Tensor:
         os.kill(processes[3].pid, order)
@@ -242,7 +186,7 @@ def test_action_of_wrong_shape_is_refused(make_runner: Callable[..., WalkRunner]
 
 def test_making_a_runner_starts_nothing(make_runner: Callable[..., WalkRunner], tmp_path: Path) -> None:
     runner = make_runner()
-    assert runner._envs is None
+    assert runner._envs == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -265,6 +209,7 @@ def test_workers_are_kept_between_runs_until_close(make_runner: Callable[..., Wa
         ({"max_steps": 0}, "max_steps is 0"),
         ({"n_latency_steps": -1}, "n_latency_steps is -1"),
         ({"n_envs": 0}, "n_envs is 0"),
+        ({"n_env_groups": 0}, "n_env_groups is 0"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path: Path, arguments: dict[str, Any], report: str) -> None:

@@ -1,9 +1,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -46,19 +44,6 @@ def test_agent_keypoints_and_latency(make_runner: Callable[..., PushTKeypointsRu
     make_runner(agent_keypoints=True, n_latency_steps=2, n_action_steps=6).run(policy)
     assert policy.seen[0]["obs"].shape == (4, 2, 24)
     assert len(policy.seen) == 4
-
-
-def test_workers_do_not_load_torch(make_runner: Callable[..., PushTKeypointsRunner]) -> None:
-    runner = make_runner(n_envs=1, max_steps=1)
-    runner.run(KeypointsPusher())
-
-    def loads_torch(env: Any) -> bool:
-        import sys
-
-        return "torch" in sys.modules
-
-    assert runner._envs is not None
-    assert runner._envs.call("run_dill_function", cloudpickle.dumps(loads_torch)) == (False,)
 
 
 def test_no_episodes_are_refused(make_runner: Callable[..., PushTKeypointsRunner]) -> None:
