@@ -1,5 +1,7 @@
 """Choice of the device to compute on."""
 
+from functools import cache
+
 import torch
 
 
@@ -21,3 +23,13 @@ def resolve_device(name: str) -> torch.device:
         there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
         raise ValueError(f"device {name!r} is not available; there are: {there}. Use one of these, or auto")
     return device
+
+
+@cache
+def has_triton() -> bool:
+    """Whether kernels can be written in Triton here: on Linux it comes with torch's CUDA builds."""
+    try:
+        import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True

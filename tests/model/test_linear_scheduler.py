@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from diffusion_policy.model.diffusion.linear_scheduler import linear_steps
+from diffusion_policy.common.device import has_triton
+from diffusion_policy.model.diffusion.linear_scheduler import LinearStep, linear_steps
 
 COMMON = {"num_train_timesteps": 100, "beta_schedule": "squaredcos_cap_v2"}
 PREDICTIONS = ["epsilon", "sample", "v_prediction"]
@@ -65,3 +66,18 @@ def test_table_is_made_once_for_each_configuration_and_leaves_the_scheduler_alon
         linear_steps(DDPMScheduler(**COMMON), 10, {}),
     ]
     assert all(other != table for other in others)
+
+
+@pytest.mark.parametrize("clip", [None, 1.0])
+@pytest.mark.parametrize("draws_noise", [True, False])
+def test_kernel_is_the_step(clip, draws_noise):
+    if not has_triton():
+        pytest.skip("Triton is not installed: it comes with torch for CUDA")
+    from diffusion_policy.model.diffusion.linear_step_kernel import apply_on_gpu
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    step = LinearStep(7, 1.3, -0.7, 0.4, 0.2, 0.1, 0.3, draws_noise, clip)
+    sample, output, noise = torch.randn(3, 2, 16, 11, device=device).unbind()
+    noise = noise if draws_noise else None
+    expected = step.apply(sample.cpu(), output.cpu(), noise if noise is None else noise.cpu())
+    torch.testing.assert_close(apply_on_gpu(step, sample, output, noise).cpu(), expected, rtol=0, atol=1e-6)

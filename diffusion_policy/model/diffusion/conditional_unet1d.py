@@ -3,15 +3,19 @@
 Chi et al. 2023, section IV.A ("CNN-based Diffusion Policy"); the U-Net is that of Janner et al. 2022.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_policy.model.common.transient_dict import TransientDict
 from diffusion_policy.model.diffusion.conv1d_components import Conv1dBlock, Downsample1d, Upsample1d
 from diffusion_policy.model.diffusion.positional_embedding import SinusoidalPosEmb
+from diffusion_policy.model.diffusion.unet_ops import UnetOps, training_ops
+from diffusion_policy.model.diffusion.unet_sampler import UnetSampler
 
 
 class ConditionalResidualBlock1D(nn.Module):
@@ -122,6 +126,7 @@ class ConditionalUnet1D(nn.Module):
         self.up_modules = up_modules
         self.down_modules = down_modules
         self.final_conv = final_conv
+        self.weight_layouts = TransientDict()  # of its samplers
 
     def forward(
         self,
@@ -143,26 +148,76 @@ class ConditionalUnet1D(nn.Module):
             Prediction `(B, T, input_dim)`.
         """
         self._check_length(sample.shape[1])
-        x = sample.transpose(1, 2)
-        cond = self._condition(sample, timestep, global_cond)
+        layers = self.film_layers()
+        weight = torch.cat([layer.weight for layer in layers])
+        bias = torch.cat([layer.bias for layer in layers])
+        film = F.linear(F.mish(self._condition(sample, timestep, global_cond)), weight, bias)
+        return self.denoise(training_ops(self, sample), sample, film, local_cond)
+
+    def film_layers(self) -> list[nn.Linear]:
+        """The layer of each residual block that makes FiLM of the condition, in the order in which they are used."""
+        return [cast(Any, block).cond_encoder[1] for block in self._residual_blocks()]
+
+    def denoise(self, ops: UnetOps, sample: Tensor, film: Tensor, local_cond: Tensor | None = None) -> Tensor:
+        """What `forward` does once FiLM is known.
+
+        Args:
+            ops: how the layers are computed.
+            sample: as for `forward`.
+            film: `(B, N)` what all the `film_layers` made of the condition, side by side.
+            local_cond: as for `forward`.
+        """
+        self._check_length(sample.shape[1])
+        sizes = [layer.out_features for layer in self.film_layers()]
+        films = dict(zip(self._residual_blocks(), film.split(sizes, dim=-1), strict=True))
+
+        def residual_block(block: Any, x: Any) -> Tensor:
+            first, second = block.blocks
+            out = ops.block(first, x, film=films[block])
+            projection = block.residual_conv
+            residual = x if isinstance(projection, nn.Identity) else ops.conv(projection, x)
+            return ops.block(second, out, residual=residual)
+
+        x: Any = sample
         skips: list[Tensor] = []
         for level, modules in enumerate(self.down_modules):
             resnet, resnet2, downsample = cast(nn.ModuleList, modules)
-            x = resnet(x, cond)
+            x = residual_block(resnet, x)
             if level == 0 and local_cond is not None and self.local_cond_encoder is not None:
                 # The second local encoder has weights but was never used in training by the original, whose
                 # checkpoints would change their output if its features were added on the way up.
-                x = x + self.local_cond_encoder[0](local_cond.transpose(1, 2), cond)
-            x = resnet2(x, cond)
+                x = x + residual_block(self.local_cond_encoder[0], local_cond)
+            x = residual_block(resnet2, x)
             skips.append(x)
-            x = downsample(x)
+            if not isinstance(downsample, nn.Identity):
+                x = ops.conv(cast(Downsample1d, downsample).conv, x)
         for resnet in self.mid_modules:
-            x = resnet(x, cond)
+            x = residual_block(resnet, x)
         for modules in self.up_modules:
             resnet, resnet2, upsample = cast(nn.ModuleList, modules)
-            x = resnet(torch.cat((x, skips.pop()), dim=1), cond)
-            x = upsample(resnet2(x, cond))
-        return self.final_conv(x).transpose(1, 2)
+            x = residual_block(resnet2, residual_block(resnet, ops.join(x, skips.pop())))
+            if not isinstance(upsample, nn.Identity):
+                x = ops.upsample(cast(Upsample1d, upsample).conv, x)
+        block, projection = cast(Any, self.final_conv)
+        return ops.conv(projection, ops.block(block, x)).to(sample.dtype)
+
+    def sampler(
+        self, timesteps: Sequence[int], batch_size: int, horizon: int, dtype: torch.dtype = torch.float32
+    ) -> UnetSampler:
+        """The network made ready to denoise at these diffusion steps; see `UnetSampler`."""
+        return UnetSampler(self, timesteps, batch_size, horizon, dtype)
+
+    def _residual_blocks(self) -> Iterator[nn.Module]:
+        """In the order in which `denoise` uses them."""
+        for level, modules in enumerate(self.down_modules):
+            resnet, resnet2, _ = cast(nn.ModuleList, modules)
+            yield resnet
+            if level == 0 and self.local_cond_encoder is not None:
+                yield self.local_cond_encoder[0]
+            yield resnet2
+        yield from self.mid_modules
+        for modules in self.up_modules:
+            yield from list(cast(nn.ModuleList, modules))[:2]
 
     def _condition(self, sample: Tensor, timestep: Tensor | float, global_cond: Tensor | None) -> Tensor:
         steps = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])

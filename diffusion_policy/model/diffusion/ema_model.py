@@ -1,5 +1,6 @@
 """Exponential moving average of a model's weights."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,12 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from diffusion_policy.common.device import has_triton
+from diffusion_policy.model.common.flat_parameters import FlatParameters
+
 
 class EMAModel:
     """Keeps `averaged_model` as a moving average of a model under training.
 
     The decay warms up: `1 - (1 + step / inv_gamma) ** -power`, clipped to [min_value, max_value]. Parameters
     of batch norms and parameters that are not trained are copied; buffers are left alone.
+
+    The parameters of both models are moved into flat buffers, so that a step is one operation on each.
 
     Args:
         model: holds the average from now on; put in evaluation mode and frozen.
@@ -40,6 +46,7 @@ class EMAModel:
         self.max_value = max_value
         self.decay = 0.0
         self.optimization_step = 0
+        self._pairs: dict[Any, _Pair] = {}
 
     def get_decay(self, optimization_step: int) -> float:
         """Weight of the old average at a step."""
@@ -49,18 +56,41 @@ class EMAModel:
         value = 1 - (1 + step / self.inv_gamma) ** -self.power
         return max(self.min_value, min(value, self.max_value))
 
-    @torch.no_grad()
     def step(self, new_model: nn.Module) -> None:
         """Moves the average towards `new_model`, whose parameters are those of `averaged_model`."""
+        self.advance()
+        self.update(new_model)
+
+    def advance(self) -> None:
+        """Counts a step and sets its decay: the part of a step that a CUDA graph cannot hold."""
         self.decay = self.get_decay(self.optimization_step)
-        pairs = list(zip(self.averaged_model.parameters(), _own_parameters(new_model), strict=True))
-        copied = [(ema_param, param) for ema_param, (param, is_copied) in pairs if is_copied]
-        averaged = [(ema_param, param) for ema_param, (param, is_copied) in pairs if not is_copied]
-        if copied:
-            torch._foreach_copy_([ema for ema, _ in copied], [new for _, new in copied])
-        if averaged:
-            torch._foreach_lerp_([ema for ema, _ in averaged], [new for _, new in averaged], 1 - self.decay)
         self.optimization_step += 1
+        for pair in self._pairs.values():
+            pair.weight.fill_(1 - self.decay)
+
+    @torch.no_grad()
+    def update(self, new_model: nn.Module) -> None:
+        """Moves the average by the decay that `advance` has set; nothing in it waits for the device."""
+        groups: dict[Any, tuple[list[Tensor], list[Tensor]]] = defaultdict(lambda: ([], []))
+        averaged = list(self.averaged_model.parameters())
+        for old, (new, is_copied) in zip(averaged, _own_parameters(new_model), strict=True):
+            olds, news = groups[new.dtype, new.device, is_copied]
+            olds.append(old)
+            news.append(new)
+        # Anew each step: an encoder may be frozen after construction, a model moved to another device.
+        if self._pairs.keys() != groups.keys() or not all(self._pairs[key].holds(*groups[key]) for key in groups):
+            self._pairs = {key: _Pair(*groups[key], 1 - self.decay) for key in groups}
+        for (*_, is_copied), pair in self._pairs.items():
+            if is_copied:
+                pair.old.values.copy_(pair.new.values)
+            elif pair.old.values.is_cuda and has_triton():
+                from diffusion_policy.model.diffusion.ema_kernel import lerp_on_gpu
+
+                lerp_on_gpu(pair.old.values, pair.new.values, pair.weight)
+            else:
+                pair.old.values.lerp_(pair.new.values, pair.weight)
+        # Autograd does not see that what is done to the buffer is done to its views.
+        torch.autograd.graph.increment_version(averaged)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs beside the averaged weights."""
@@ -70,6 +100,18 @@ class EMAModel:
         """Restores `state_dict()`."""
         self.optimization_step = state_dict["optimization_step"]
         self.decay = state_dict["decay"]
+
+
+class _Pair:
+    """Parameters of both models, laid out alike, and the weight of the new ones, where these are."""
+
+    def __init__(self, old: list[Tensor], new: list[Tensor], weight: float) -> None:
+        self.old = FlatParameters(old, strides_of=new)
+        self.new = FlatParameters(new, strides_of=new)
+        self.weight = torch.full((), weight, dtype=new[0].dtype, device=new[0].device)
+
+    def holds(self, old: list[Tensor], new: list[Tensor]) -> bool:
+        return self.old.holds(old) and self.new.holds(new)
 
 
 def _own_parameters(model: nn.Module) -> Iterator[tuple[Tensor, bool]]:

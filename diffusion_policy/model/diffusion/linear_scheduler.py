@@ -10,9 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from torch import Tensor
+
+from diffusion_policy.common.device import has_triton
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,20 @@ class LinearStep:
 
     def apply(self, sample: Tensor, model_output: Tensor, noise: Tensor | None) -> Tensor:
         """The next, less noisy sample; all tensors `(B, T, D)`."""
-        clean = self.x0_x * sample + self.x0_out * model_output
+        if sample.is_cuda and has_triton():
+            from diffusion_policy.model.diffusion.linear_step_kernel import apply_on_gpu
+
+            return apply_on_gpu(self, sample.contiguous(), model_output.contiguous(), noise)
+        clean = torch.add(self.x0_x * sample, model_output, alpha=self.x0_out)
         if self.clip is not None:
             clean = clean.clamp(-self.clip, self.clip)
-        previous = self.prev_x0 * clean + self.prev_x * sample + self.prev_out * model_output
-        return previous if noise is None else previous + self.sigma * noise
+        previous = self.prev_x0 * clean
+        # Each schedule leaves one of these two out; without a launch for it, too.
+        if self.prev_x:
+            previous = previous.add(sample, alpha=self.prev_x)
+        if self.prev_out:
+            previous = previous.add(model_output, alpha=self.prev_out)
+        return previous if noise is None else previous.add(noise, alpha=self.sigma)
 
 
 def linear_steps(

@@ -137,14 +137,15 @@ class TransformerForDiffusion(ModuleAttrMixin):
         tokens = self.input_emb(sample)
         if self.decoder is None:
             x = self._embedded(torch.cat((time, tokens), dim=1), self.pos_emb)
-            x = self.encoder(x, mask=self.mask)[:, 1:]
+            x = self.encoder(x, mask=self.mask, is_causal=False)[:, 1:]
         else:
             memory = self.encoder(self._embedded(self._conditions(time, cond), self.cond_pos_emb))
             x = self._embedded(tokens, self.pos_emb)
             length = tokens.shape[1]
             mask = None if self.mask is None else self.mask[:length, :length]
             memory_mask = None if self.memory_mask is None else self.memory_mask[:length]
-            x = self.decoder(x, memory, tgt_mask=mask, memory_mask=memory_mask)
+            # Said, as torch would look the mask through for it, which waits for the GPU.
+            x = self.decoder(x, memory, tgt_mask=mask, memory_mask=memory_mask, tgt_is_causal=False)
         return self.head(self.ln_f(x))
 
     def _conditions(self, time: Tensor, cond: Tensor | None) -> Tensor:

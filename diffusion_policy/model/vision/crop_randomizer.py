@@ -45,8 +45,12 @@ class CropRandomizer(nn.Module):
         if tuple(inputs.shape[-3:]) != self.input_shape:
             raise ValueError(f"got images {tuple(inputs.shape[-3:])}, expected {self.input_shape}")
         if self.training or self.random_in_eval:
-            return sample_random_image_crops(inputs, self.crop_height, self.crop_width)
-        return center_crop(inputs, [self.crop_height, self.crop_width])
+            crops = sample_random_image_crops(inputs, self.crop_height, self.crop_width)
+        else:
+            crops = center_crop(inputs, [self.crop_height, self.crop_width])
+        if crops.is_cuda and crops.ndim == 4:  # the layout of its fast convolutions, which then pass it on
+            crops = crops.contiguous(memory_format=torch.channels_last)
+        return crops
 
     def forward_out(self, inputs: Tensor) -> Tensor:
         """Features on their way out of an encoder: as they are."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms import Normalize, Resize
+from torchvision.transforms import Resize
 
 from diffusion_policy.common.shape_meta import ShapeMeta, naming_camera
 from diffusion_policy.model.common.module_attr_mixin import ModuleAttrMixin
@@ -121,6 +121,21 @@ class MultiImageObsEncoder(ModuleAttrMixin):
         return obs_dict[key]
 
 
+class _ImagenetNorm(nn.Module):
+    """Images `(N, 3, H, W)` shifted and scaled; torchvision's waits for the GPU each time to check its constants."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}.items():
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
 def _of_camera(value: Any, key: str, name: str) -> Any:
     """What holds for camera `key`: the value itself, or its entry where there is one for each camera."""
     if not isinstance(value, Mapping):
@@ -144,5 +159,5 @@ def _transform(
         steps.append(CropRandomizer(shape, height, width))
     if norm:
         # On images that the policy has already scaled to [-1, 1]: so were the published checkpoints trained.
-        steps.append(Normalize(IMAGENET_MEAN, IMAGENET_STD))
+        steps.append(_ImagenetNorm())
     return nn.Sequential(*steps)

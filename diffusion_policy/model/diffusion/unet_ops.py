@@ -1,0 +1,136 @@
+"""What the U-Net is made of, on sequences `(B, T, C)`: channels last, convolutions as matrix products.
+
+The sequences of a policy are short (16 steps, then 8, then 4) and its channels many: a convolution over them is a
+matrix product with each step's neighbourhood, and matrix products are what hardware is best at. Weights are those of
+the modules, viewed; the modules' own `forward`, channels first, computes the same.
+"""
+
+from typing import Any, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from diffusion_policy.common.device import has_triton
+from diffusion_policy.model.diffusion.conv1d_components import Conv1dBlock
+
+Weights = dict[Tensor, Tensor]
+"""Of each parameter of the convolutions, what takes its place in products: a copy in another dtype or layout."""
+
+
+class UnetOps(Protocol):
+    """The operations of one pass through a U-Net."""
+
+    def join(self, x: Tensor, skip: Tensor) -> Any:
+        """The channels of `x` and `skip`, both `(B, T, C)`, as input of `block` or `conv`."""
+
+    def conv(self, conv: nn.Conv1d, x: Any) -> Tensor:
+        """Convolution of `(B, T, Cin)` to `(B, To, Cout)`."""
+
+    def upsample(self, conv: nn.ConvTranspose1d, x: Tensor) -> Tensor:
+        """The transposed convolution that doubles the steps: `(B, T, C)` to `(B, 2T, C)`."""
+
+    def block(self, block: Conv1dBlock, x: Any, film: Tensor | None = None, residual: Tensor | None = None) -> Tensor:
+        """Convolution, group norm, Mish; then FiLM and a residual added.
+
+        Args:
+            block: the module.
+            x: `(B, T, Cin)`.
+            film: `(B, 2 Cout)` scale and bias of each channel, or `(B, Cout)` bias alone.
+            residual: `(B, T, Cout)`.
+        """
+
+
+class TorchOps:
+    """In torch's own operations: on CPUs, under `torch.compile`, and wherever Triton is not.
+
+    Args:
+        weights: the convolutions' parameters in another dtype; themselves if None.
+    """
+
+    def __init__(self, weights: Weights | None = None) -> None:
+        self._weights = weights
+
+    def _of(self, parameter: Tensor | None) -> Any:
+        return parameter if parameter is None or self._weights is None else self._weights[parameter]
+
+    def join(self, x: Tensor, skip: Tensor) -> Tensor:
+        return torch.cat((x, skip), dim=-1)
+
+    def conv(self, conv: nn.Conv1d, x: Tensor) -> Tensor:
+        return self._product(x, conv)
+
+    def upsample(self, conv: nn.ConvTranspose1d, x: Tensor) -> Tensor:
+        return self._interleave(x @ self._of(conv.weight).flatten(1), conv)
+
+    def _interleave(self, products: Tensor, conv: nn.ConvTranspose1d) -> Tensor:
+        """What `(B, T, 4C)` products with every tap add up to: they go to steps 2t - 1, 2t, 2t + 1 and 2t + 2."""
+        before, even, odd, after = products.unflatten(-1, (-1, 4)).unbind(-1)
+        even = even + F.pad(after[:, :-1], (0, 0, 1, 0))
+        odd = odd + F.pad(before[:, 1:], (0, 0, 0, 1))
+        return torch.stack((even, odd), dim=2).flatten(1, 2) + self._of(conv.bias).to(even.dtype)
+
+    def block(
+        self, block: Conv1dBlock, x: Tensor, film: Tensor | None = None, residual: Tensor | None = None
+    ) -> Tensor:
+        conv, norm, _ = cast(Any, block.block)
+        product = self._product(x, conv)
+        dtype = product.dtype
+        if product.is_cuda:  # where, other than on a CPU, the norm's input must have the dtype of its weight
+            product = product.to(norm.weight.dtype)
+        # (B, C, T, 1) in channels-last layout is how torch's group norm takes such data without copying it.
+        normed = F.group_norm(product.transpose(1, 2).unsqueeze(-1), norm.num_groups, norm.weight, norm.bias, norm.eps)
+        out = F.mish(normed).squeeze(-1).transpose(1, 2)
+        out = apply_film(out, film).to(dtype)
+        return out if residual is None else out + residual
+
+    def _product(self, x: Tensor, conv: nn.Conv1d) -> Tensor:
+        columns = unfold(x, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+        weight = self._of(conv.weight).flatten(1)
+        return F.linear(columns if self._weights is None else columns.to(weight.dtype), weight, self._of(conv.bias))
+
+
+def unfold(x: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
+    """Each step's neighbourhood: `(B, T, C)` to `(B, To, C * kernel_size)`, in the order of a flattened weight."""
+    if kernel_size == 1 and stride == 1:
+        return x
+    return F.pad(x, (0, 0, padding, padding)).unfold(1, kernel_size, stride).flatten(2)
+
+
+def unfold_by_tap(x: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
+    """As `unfold`, but all channels of a tap side by side, which is quicker to copy."""
+    if kernel_size == 1 and stride == 1:
+        return x
+    return F.pad(x, (0, 0, padding, padding)).unfold(1, kernel_size, stride).transpose(2, 3).flatten(2)
+
+
+def apply_film(x: Tensor, film: Tensor | None) -> Tensor:
+    """`scale * x + bias` of sequences `(B, T, C)`, or `x + bias` (Perez et al. 2018, equation 1)."""
+    if film is None:
+        return x
+    if film.shape[-1] == x.shape[-1]:
+        return x + film[:, None]
+    scale, bias = film[:, None].chunk(2, dim=-1)
+    return scale * x + bias
+
+
+def training_ops(unet: nn.Module, x: Tensor) -> UnetOps:
+    """The fastest operations there are for gradients on the device of `x`."""
+    if x.is_cuda and has_triton() and not torch.compiler.is_compiling():
+        from diffusion_policy.model.diffusion.unet_cuda_ops import CudaOps
+
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        return CudaOps(dtype, cast_weights(unet, dtype))
+    return TorchOps()
+
+
+def cast_weights(unet: nn.Module, dtype: torch.dtype) -> Weights:
+    """The parameters of all convolutions in `dtype`, copied together; themselves if that is theirs."""
+    convs = [module for module in unet.modules() if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)]
+    parameters: list[Tensor] = [parameter for conv in convs for parameter in conv.parameters(recurse=False)]
+    if all(parameter.dtype == dtype for parameter in parameters):
+        return {parameter: parameter for parameter in parameters}
+    copies = [torch.empty_like(parameter, dtype=dtype, requires_grad=False) for parameter in parameters]
+    with torch.no_grad():
+        torch._foreach_copy_(copies, parameters)
+    return dict(zip(parameters, copies, strict=True))
