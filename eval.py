@@ -17,7 +17,10 @@ import click
 @click.option("-d", "--device", default="auto", help="auto, cpu, cuda:0, ...")
 @click.option("--n_test", type=click.IntRange(1), default=None, help="Test episodes.  [default: as in training]")
 @click.option("--seed", type=int, default=None, help="Seed of the first test episode.  [default: as in training]")
-def main(checkpoint: str, output_dir: str, device: str, n_test: int | None, seed: int | None) -> None:
+@click.option(
+    "--precision", type=click.Choice(["float32", "bf16"]), default="float32", help="bf16: faster, less exact."
+)
+def main(checkpoint: str, output_dir: str, device: str, n_test: int | None, seed: int | None, precision: str) -> None:
     """Rolls the policy of CHECKPOINT out in the simulation it was trained for."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if Path(output_dir).exists():
@@ -27,7 +30,7 @@ def main(checkpoint: str, output_dir: str, device: str, n_test: int | None, seed
     given = {"n_test": n_test, "test_start_seed": seed}
     overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     try:
-        summary = evaluate(checkpoint, output_dir, device, overrides)
+        summary = evaluate(checkpoint, output_dir, device, overrides, precision)
     except (OSError, ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(summary)

@@ -4,22 +4,28 @@ Chi et al. 2023, section III; DDPM after Ho et al. 2020. A method supplies how o
 the denoiser `model`.
 """
 
+import contextlib
 import copy
 import inspect
+import logging
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_policy.model.common.normalizer import LinearNormalizer
+from diffusion_policy.model.common.transient_dict import TransientDict
 from diffusion_policy.model.diffusion.linear_scheduler import LinearStep, linear_steps
 from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
 from diffusion_policy.policy.base_policy import BasePolicy, Generators, as_obs_dict
+from diffusion_policy.policy.sampling_graphs import SamplingGraphs
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,11 +58,43 @@ class Condition:
     data: Tensor | None = None
     mask: Tensor | None = None
 
+    def repeated(self, times: int) -> "Condition":
+        """The same with each row `times` times."""
+
+        def repeat(rows: Any) -> Any:
+            return None if rows is None else rows.repeat_interleave(times, dim=0)
+
+        kwargs = {key: repeat(value) for key, value in self.model_kwargs.items()}
+        return Condition(kwargs, repeat(self.data), repeat(self.mask))
+
     def impose(self, trajectory: Tensor) -> Tensor:
         """The trajectory with its known entries put in."""
         if self.mask is None or self.data is None:
             return trajectory
         return torch.where(self.mask, self.data, trajectory)
+
+
+class PlainSampler:
+    """A denoiser as it stands, at diffusion steps that are known beforehand; called like `UnetSampler`."""
+
+    def __init__(self, model: nn.Module, timesteps: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
+        self._model = model
+        self._timesteps = torch.tensor(timesteps, device=device)
+        self._dtype = dtype
+
+    def refresh(self) -> None:
+        """Nothing is derived from the weights."""
+
+    def __call__(self, **model_kwargs: Tensor) -> Callable[[Tensor, int], Tensor]:
+        """What denoises a trajectory `(B, T, D)` at the step of an index, given the model's conditions."""
+
+        def denoise(trajectory: Tensor, index: int) -> Tensor:
+            is_half = self._dtype != torch.float32
+            with torch.autocast(trajectory.device.type, self._dtype) if is_half else contextlib.nullcontext():
+                output: Tensor = self._model(trajectory, self._timesteps[index], **model_kwargs)
+            return output.to(trajectory.dtype)
+
+        return denoise
 
 
 class BaseDiffusionPolicy(BasePolicy):
@@ -76,7 +114,14 @@ class BaseDiffusionPolicy(BasePolicy):
         encoders: modules that make features of observations, by attribute. They come before the model in
             `parameters()`: optimizer states of the field's checkpoints list them first.
         step_kwargs: handed to the scheduler's step, e.g. `eta` for DDIM.
+
+    Attributes:
+        inference_dtype: what the denoiser computes in while sampling; `torch.bfloat16` is faster and less exact.
+        noise_draws: diffusion steps and noises that the loss looks at for each sample whose observations are encoded.
     """
+
+    inference_dtype: torch.dtype = torch.float32
+    noise_draws: int = 1
 
     def __init__(
         self,
@@ -112,6 +157,9 @@ class BaseDiffusionPolicy(BasePolicy):
         self.num_inference_steps: int = num_inference_steps or noise_scheduler.config.num_train_timesteps
         self.kwargs = step_kwargs
         self._check_arguments()
+        self._graphs = SamplingGraphs(self)
+        self._samplers: dict[Any, Any] = TransientDict()
+        self._said: set[str] = set()
         self.register_buffer("_alphas_cumprod", noise_scheduler.alphas_cumprod.clone(), persistent=False)
 
     def _check_arguments(self) -> None:
@@ -142,13 +190,18 @@ class BaseDiffusionPolicy(BasePolicy):
         if "valid_mask" in batch:
             raise ValueError("the batch has a valid_mask, which diffusion policies do not support")
         trajectory, condition = self._training_inputs(batch)
+        if self.training and self.noise_draws > 1:
+            trajectory = trajectory.repeat_interleave(self.noise_draws, dim=0)
+            condition = condition.repeated(self.noise_draws)
         noise = torch.randn(trajectory.shape, device=trajectory.device)
         steps = self.noise_scheduler.config.num_train_timesteps
         timesteps = torch.randint(0, steps, (trajectory.shape[0],), device=trajectory.device).long()
         signal, sigma = self._noise_levels(timesteps)
         noisy = condition.impose(signal * trajectory + sigma * noise)
         prediction = self.model(noisy, timesteps, **condition.model_kwargs)
-        loss = F.mse_loss(prediction, self._target(trajectory, noise, signal, sigma), reduction="none")
+        loss = F.mse_loss(
+            prediction.to(trajectory.dtype), self._target(trajectory, noise, signal, sigma), reduction="none"
+        )
         if condition.mask is not None:
             # The mean still divides by all entries, as in the original: losses and gradients compare.
             loss = loss * ~condition.mask
@@ -191,15 +244,62 @@ class BaseDiffusionPolicy(BasePolicy):
     def predict_action(self, obs_dict: Mapping[str, Any], generator: Generators = None) -> dict[str, Tensor]:
         """Predicts actions from observations `(B, >= To, ...)` by key, of which the first To steps are used.
 
+        On a GPU, in evaluation mode, all of it runs as one CUDA graph, captured at the first call for each shape of
+        observations; `warmup` does that beforehand.
+
         Returns:
             `action` `(B, Ta, Da)` to execute and `action_pred` `(B, T, Da)`.
         """
         if "past_action" in obs_dict:
             raise ValueError(f"{type(self).__name__} takes no past_action: set past_action_visible=False")
+        table = linear_steps(self.noise_scheduler, self.num_inference_steps, self.kwargs)
+        if self.device.type != "cuda" or self.training:
+            return self._predict(obs_dict, generator)
+        if table is None:
+            self._say_once(
+                f"{type(self.noise_scheduler).__name__} cannot be captured in a CUDA graph: sampling runs step by "
+                "step, which is slower. DDPMScheduler and DDIMScheduler can"
+            )
+            return self._predict(obs_dict, generator)
+        for sampler in self._samplers.values():
+            sampler.refresh()
+        obs_dict = {key: torch.as_tensor(value) for key, value in obs_dict.items()}
+        draws = self._draws(table, self._sample_shape(_batch_size(obs_dict)), generator)
+        inputs = {f"obs/{key}": value for key, value in obs_dict.items()} | {"draws": torch.stack(list(draws))}
+
+        def predict(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+            obs = {key.removeprefix("obs/"): value for key, value in inputs.items() if key.startswith("obs/")}
+            return self._predict(obs, draws=inputs["draws"].unbind())
+
+        return self._graphs(self._sampling_settings(table), predict, inputs)
+
+    def warmup(self, batch_size: int = 1) -> None:
+        """Does beforehand what the first prediction for a batch of this size would take its time for."""
+        generator = torch.Generator().manual_seed(0)  # leaves the global one alone
+        self.predict_action(self._example_obs(batch_size), generator)
+
+    @abstractmethod
+    def _example_obs(self, batch_size: int) -> dict[str, Tensor]:
+        """Observations of the right shapes."""
+
+    def _predict(
+        self, obs_dict: Mapping[str, Any], generator: Generators = None, draws: Sequence[Tensor] | None = None
+    ) -> dict[str, Tensor]:
         observed = self._observe(obs_dict, self.n_obs_steps)
+        shape = self._sample_shape(observed.batch_size)
+        condition = self._sampling_condition(observed, shape)
+        return self._result(self.conditional_sample(shape, condition, generator, draws))
+
+    def _sample_shape(self, batch_size: int) -> tuple[int, int, int]:
         length = self.n_action_steps if self.pred_action_steps_only else self.horizon
-        shape = (observed.batch_size, length, self.action_dim + self.given_dim)
-        return self._result(self.conditional_sample(shape, self._sampling_condition(observed, shape), generator))
+        return (batch_size, length, self.action_dim + self.given_dim)
+
+    def _sampling_settings(self, table: Sequence[LinearStep]) -> tuple[Any, ...]:
+        """What a captured prediction depends on beside weights and inputs."""
+        sizes = (self.horizon, self.n_obs_steps, self.n_action_steps, self.action_start, self.pred_action_steps_only)
+        tf32 = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+        autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
+        return (id(table), *sizes, *tf32, autocast, self.inference_dtype)
 
     def _sampling_condition(self, observed: Observed, shape: tuple[int, int, int]) -> Condition:
         if observed.given is None:
@@ -216,28 +316,58 @@ class BaseDiffusionPolicy(BasePolicy):
 
     @torch.no_grad()
     def conditional_sample(
-        self, shape: tuple[int, int, int], condition: Condition, generator: Generators = None
+        self,
+        shape: tuple[int, int, int],
+        condition: Condition,
+        generator: Generators = None,
+        draws: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """Draws a normalised trajectory of `shape` `(B, T, D)` (Ho et al. 2020, algorithm 2)."""
-        trajectory = self._noise(shape, generator)
+        """Draws a normalised trajectory of `shape` `(B, T, D)` (Ho et al. 2020, algorithm 2).
+
+        Args:
+            shape: of the trajectory.
+            condition: what it is conditioned on.
+            generator: source of noise.
+            draws: the noise, if it was drawn already: as `_draws` gives it.
+        """
         table = linear_steps(self.noise_scheduler, self.num_inference_steps, self.kwargs)
         if table is None:
             scheduler = copy.deepcopy(self.noise_scheduler)
+            trajectory = self._noise(shape, generator)
             trajectory = self._denoise_with_scheduler(scheduler, trajectory, condition, generator)
         else:
-            trajectory = self._denoise_with_table(table, trajectory, condition, generator)
+            draws = self._draws(table, shape, generator) if draws is None else draws
+            trajectory = self._denoise_with_table(table, draws, condition)
         return condition.impose(trajectory)
 
-    def _denoise_with_table(
-        self, table: Sequence[LinearStep], trajectory: Tensor, condition: Condition, generator: Generators
-    ) -> Tensor:
-        timesteps = torch.tensor([step.timestep for step in table], device=self.device)
-        for step, timestep in zip(table, timesteps, strict=True):
+    def _denoise_with_table(self, table: Sequence[LinearStep], draws: Sequence[Tensor], condition: Condition) -> Tensor:
+        trajectory, *rest = draws
+        noises = iter(rest)
+        denoise = self._denoiser([step.timestep for step in table], trajectory.shape, condition.model_kwargs)
+        for index, step in enumerate(table):
             trajectory = condition.impose(trajectory)
-            output = self.model(trajectory, timestep, **condition.model_kwargs)
-            noise = self._noise(trajectory.shape, generator) if step.draws_noise else None
-            trajectory = step.apply(trajectory, output, noise)
+            output = denoise(trajectory, index)
+            trajectory = step.apply(trajectory, output, next(noises) if step.draws_noise else None)
         return trajectory
+
+    def _denoiser(
+        self, timesteps: Sequence[int], shape: Sequence[int], model_kwargs: dict[str, Tensor]
+    ) -> Callable[[Tensor, int], Tensor]:
+        """What the model makes of a trajectory of `shape` at the step of an index, in the dtype asked for."""
+        batch_size, length, _ = shape
+        # In training, and in a precision that the caller has set, the model is to run as it stands.
+        is_fast = not (self.training or torch.is_autocast_enabled(self.device.type)) and _is_as_made(self.model)
+        key = (tuple(timesteps), batch_size, length, self.inference_dtype, self.device, is_fast)
+        if key not in self._samplers:
+            if is_fast:
+                sampler = cast(Any, self.model).sampler(timesteps, batch_size, length, self.inference_dtype)
+            else:
+                sampler = PlainSampler(self.model, timesteps, self.device, self.inference_dtype)
+            self._samplers[key] = sampler
+        sampler = self._samplers[key]
+        if self.device.type != "cuda":  # there done beforehand, outside of the graph
+            sampler.refresh()
+        return sampler(**model_kwargs)
 
     def _denoise_with_scheduler(
         self, scheduler: Any, trajectory: Tensor, condition: Condition, generator: Generators
@@ -247,12 +377,16 @@ class BaseDiffusionPolicy(BasePolicy):
             kwargs["generator"] = list(generator) if isinstance(generator, tuple) else generator
         scheduler.set_timesteps(self.num_inference_steps, device=self.device)
         trajectory = trajectory * scheduler.init_noise_sigma
-        for timestep in scheduler.timesteps:
+        denoise = self._denoiser(scheduler.timesteps.tolist(), trajectory.shape, condition.model_kwargs)
+        for index, timestep in enumerate(scheduler.timesteps):
             trajectory = condition.impose(trajectory)
-            scaled = scheduler.scale_model_input(trajectory, timestep)
-            output = self.model(scaled, timestep, **condition.model_kwargs)
+            output = denoise(scheduler.scale_model_input(trajectory, timestep), index)
             trajectory = scheduler.step(output, timestep, trajectory, **kwargs).prev_sample
         return trajectory
+
+    def _draws(self, table: Sequence[LinearStep], shape: tuple[int, ...], generator: Generators) -> Sequence[Tensor]:
+        """The noise that sampling starts from, and that of each step that draws some, each of `shape`."""
+        return [self._noise(shape, generator) for _ in range(1 + sum(step.draws_noise for step in table))]
 
     def _noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
         """Standard normal noise; a row with a generator of its own does not depend on the other rows."""
@@ -267,6 +401,25 @@ class BaseDiffusionPolicy(BasePolicy):
             noise = torch.stack(rows)
         return noise.to(self.device, non_blocking=True)
 
+    def _say_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            logger.warning(message)
+
     def _executed(self, prediction: Tensor) -> Tensor:
         """The steps `(B, Ta, D)` of a prediction `(B, T, D)` that are carried out."""
         return prediction[:, self.action_start : self.action_start + self.n_action_steps]
+
+
+def _batch_size(obs_dict: Mapping[str, Any]) -> int:
+    if not obs_dict:
+        raise KeyError("the observation is empty")
+    return len(next(iter(obs_dict.values())))
+
+
+def _is_as_made(model: nn.Module) -> bool:
+    """Whether a model has a `sampler`, and nothing changes its `forward`: neither subclass nor hook."""
+    makers = [kind for kind in type(model).__mro__ if "sampler" in vars(kind)]
+    if not makers or "forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks:
+        return False
+    return bool(type(model).forward is cast(Any, makers[0]).forward)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from diffusion_policy.common.shape_meta import ShapeMeta
@@ -36,6 +37,10 @@ class BaseImageDiffusionPolicy(BaseDiffusionPolicy, BaseImagePolicy):
         if self.given_dim:
             return Observed(batch_size, given=features)
         return Observed(batch_size, model_kwargs=self._model_kwargs(features))
+
+    def _example_obs(self, batch_size: int) -> dict[str, Tensor]:
+        shapes = {key: (batch_size, self.n_obs_steps, *shape) for key, shape in self.obs_shapes.items()}
+        return {key: torch.zeros(shape, device=self.device) for key, shape in shapes.items()}
 
     def _normalized(self, obs_dict: Mapping[str, Any], keys: Iterable[str], n_steps: int) -> dict[str, Tensor]:
         """The first steps `(B, n_steps, ...)` of some cameras and sensors, checked and normalised."""

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from diffusion_policy.policy.base_diffusion_policy import BaseDiffusionPolicy, Observed
@@ -34,6 +35,9 @@ class BaseLowdimDiffusionPolicy(BaseDiffusionPolicy, BaseLowdimPolicy):
         if self.given_dim:
             return Observed(len(obs), given=obs)
         return Observed(len(obs), model_kwargs=self._model_kwargs(obs))
+
+    def _example_obs(self, batch_size: int) -> dict[str, Tensor]:
+        return {"obs": torch.zeros(batch_size, self.n_obs_steps, self.obs_dim, device=self.device)}
 
     def _result(self, sample: Tensor) -> dict[str, Tensor]:
         result = super()._result(sample)

@@ -41,6 +41,9 @@ class BasePolicy(ModuleAttrMixin, ABC):
     def compute_loss(self, batch: Mapping[str, Any]) -> Tensor:
         """Training loss, a scalar, of a batch as the dataset gives it."""
 
+    def warmup(self, batch_size: int = 1) -> None:
+        """Does beforehand what the first prediction for a batch of this size would take its time for."""
+
     def reset(self) -> None:
         """Forgets the past at the start of an episode; nothing to do for a stateless policy."""
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 
 from diffusion_policy.common.atomic_file import atomic_path
@@ -14,7 +15,9 @@ from diffusion_policy.common.statistics import summarize_scores
 from diffusion_policy.policy.policy_loading import load_policy
 
 
-def evaluate(checkpoint: str, output_dir: str, device: str, overrides: Mapping[str, Any]) -> str:
+def evaluate(
+    checkpoint: str, output_dir: str, device: str, overrides: Mapping[str, Any], precision: str = "float32"
+) -> str:
     """Rolls a checkpoint's policy out and writes scores, videos and a report to `output_dir`.
 
     Args:
@@ -22,11 +25,14 @@ def evaluate(checkpoint: str, output_dir: str, device: str, overrides: Mapping[s
         output_dir: made if absent.
         device: "auto", "cpu", "cuda:0", ...
         overrides: of the runner's arguments in the checkpoint's config, e.g. `n_test`.
+        precision: that actions are sampled in, "float32" or "bf16".
 
     Returns:
         The scores as a text table.
     """
     policy, cfg = load_policy(checkpoint, device)
+    if precision == "bf16":
+        policy.inference_dtype = torch.bfloat16
     runner_cfg = cfg.task.env_runner
     OmegaConf.update(cfg, "task.env_runner", dict(overrides), merge=True)
     Path(output_dir).mkdir(parents=True, exist_ok=True)

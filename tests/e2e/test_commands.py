@@ -57,8 +57,20 @@ def test_evaluation_repeats_the_scores_of_training(repository, tmp_path):
     assert "already exists" in done.stdout
 
 
-def test_shipped_checkpoint_solves_the_task(repository, tmp_path):
-    arguments = ["-c", "assets/pusht_demo.ckpt", "-o", tmp_path / "eval", "--n_test", 8, "--seed", 300_000]
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_shipped_checkpoint_solves_the_task(repository, tmp_path, precision):
+    arguments = [
+        "--precision",
+        precision,
+        "-c",
+        "assets/pusht_demo.ckpt",
+        "-o",
+        tmp_path / "eval",
+        "--n_test",
+        8,
+        "--seed",
+        300_000,
+    ]
     done = _run(repository, "eval.py", *arguments, "-d", "cpu")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "eval" / "eval_log.json").read_text())
