@@ -28,7 +28,16 @@ FITTING = [
 
 # What differs from the original on purpose.
 GONE = object()
-EVERYWHERE = {"training.device": "auto", "training.data_device": "auto", "logging.mode": "auto"}
+EVERYWHERE = {
+    "training.device": "auto",
+    "training.data_device": "auto",
+    "training.step": "auto",
+    "training.precision": "auto",
+    "training.grad_norm_clip": None,
+    "training.noise_draws": 1,
+    "training.log_every": 50,
+    "logging.mode": "auto",
+}
 # The original's Push-T dataset loads all frames of a window and knows nothing of shapes; ours is told both.
 PUSHT_IMAGE_DATASET = {"n_obs_steps": "dataset_obs_steps", "shape_meta": "shape_meta"}
 # The original's never ran: it names classes that do not exist, lacks keys that its tasks need, and monitors a score
@@ -253,3 +262,13 @@ def test_no_yaml_repeats_another():
 def test_config_at_the_top_is_a_link(repository):
     assert (repository / "config").is_symlink()
     assert (repository / "config").resolve() == repository / "diffusion_policy" / "config"
+
+
+def test_recipe_is_the_full_training_but_for_what_it_says():
+    changed = {"name", "task.dataset.max_train_episodes", "optimizer.lr", "training.num_epochs"}
+    changed |= {f"training.{what}_every" for what in ("rollout", "checkpoint", "val", "sample")}
+    recipe = _without_time(_flat(_resolved(compose("pusht_in_minutes"))))
+    full = _without_time(_flat(_resolved(compose("train_diffusion_unet_lowdim_workspace"))))
+    of_name = {key for key, value in recipe.items() if "pusht_in_minutes" in str(value)}
+    assert {key for key in recipe if recipe[key] != full[key]} - of_name == changed - {"name"}
+    assert recipe.keys() == full.keys()

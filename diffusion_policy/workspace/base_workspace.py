@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from diffusion_policy.common.checkpoint_file import read_checkpoint, write_checkpoint
 
@@ -46,7 +46,7 @@ class BaseWorkspace:
         parts = {key: value for key, value in vars(self).items() if key not in excluded and _has_state(value)}
         return {
             "cfg": OmegaConf.to_container(self.cfg, resolve=True),
-            "state_dicts": {key: value.state_dict() for key, value in parts.items()},
+            "state_dicts": {key: _state_of(value) for key, value in parts.items()},
             "values": {key: getattr(self, key) for key in included},
         }
 
@@ -113,3 +113,21 @@ class BaseWorkspace:
 
 def _has_state(value: Any) -> bool:
     return hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
+
+
+def _state_of(part: Any) -> Any:
+    """The state of a part; weights that are views of a flat buffer as tensors of their own, in the CPU's memory.
+
+    A file holds the whole storage of each tensor in it: whoever took one weight from it would hold all of them.
+    """
+    state = part.state_dict()
+    if not isinstance(part, nn.Module):
+        return state
+    copies: dict[Any, Tensor] = {}  # weights that two names share stay shared
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+            place = (value.data_ptr(), value.shape, value.stride())
+            if place not in copies:
+                copies[place] = value.to("cpu", copy=True)
+            state[name] = copies[place]
+    return state

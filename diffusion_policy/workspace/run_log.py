@@ -14,11 +14,9 @@ from tqdm import tqdm
 from diffusion_policy.common.json_logger import JsonLogger
 from diffusion_policy.common.wandb_run import wandb_run
 
-FLUSH_EVERY = 50
-
 
 class RunLog:
-    """Logs records; losses wait on the device and are read `FLUSH_EVERY` at a time, not one by one.
+    """Logs records; losses wait on the device and are read `training.log_every` at a time, not one by one.
 
     Args:
         output_dir: folder of the run.
@@ -44,6 +42,7 @@ class RunLog:
                 dynamic_ncols=True,
             )
         )
+        self._log_every = cfg.training.get("log_every", 50)
         self._pending: list[tuple[Tensor, dict[str, Any]]] = []
 
     def __enter__(self) -> Self:
@@ -74,7 +73,7 @@ class RunLog:
     @property
     def is_full(self) -> bool:
         """Whether enough losses wait to be worth a synchronisation with the device."""
-        return len(self._pending) >= FLUSH_EVERY
+        return len(self._pending) >= self._log_every
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one record everywhere."""

@@ -30,16 +30,19 @@ from diffusion_policy.policy.base_policy import as_obs_dict
 from diffusion_policy.workspace.base_workspace import BaseWorkspace
 from diffusion_policy.workspace.batch_source import BatchSource
 from diffusion_policy.workspace.evaluation import write_eval_log
+from diffusion_policy.workspace.fused_adam import fuse_adam
 from diffusion_policy.workspace.resident_data import make_resident_data
 from diffusion_policy.workspace.run_log import RunLog
+from diffusion_policy.workspace.step_choices import choose_precision, choose_step
 from diffusion_policy.workspace.train_step import TrainStep, peak_memory_mb
 
 logger = logging.getLogger(__name__)
 
 # Ours and those of all the original's configs: a method may leave some unread.
 TRAINING_KEYS = (
-    *("device", "data_device", "seed", "debug", "resume", "tqdm_interval_sec"),
+    *("device", "data_device", "step", "precision", "seed", "debug", "resume", "log_every", "tqdm_interval_sec"),
     *("lr_scheduler", "lr_warmup_steps", "num_epochs", "gradient_accumulate_every", "grad_norm_clip"),
+    "noise_draws",
     *("use_ema", "freeze_encoder", "enable_normalizer", "max_train_steps", "max_val_steps", "sample_max_batch"),
     *("rollout_every", "checkpoint_every", "val_every", "sample_every", "eval_every", "eval_first"),
 )
@@ -66,6 +69,7 @@ class TrainWorkspace(BaseWorkspace):
         self.model = instantiate(cfg.policy, "policy")
         self.ema_model = copy.deepcopy(self.model) if cfg.training.get("use_ema") else None
         self._check_encoder()
+        self._set_noise_draws()
         self.optimizer = self.make_optimizer()
         self.global_step = 0
         self.epoch = 0
@@ -87,6 +91,8 @@ class TrainWorkspace(BaseWorkspace):
         """Trains from the last checkpoint, if there is one, to `training.num_epochs`."""
         cfg = self.cfg.training
         device = resolve_device(cfg.device)
+        step = choose_step(cfg.get("step", "auto"), device)
+        precision = choose_precision(cfg.get("precision", "auto"), device)
         payload = self._payload_to_resume()
         if self.cfg.checkpoint.save_last_snapshot:
             logger.warning("checkpoint.save_last_snapshot is ignored: a checkpoint holds everything there is to resume")
@@ -100,6 +106,7 @@ class TrainWorkspace(BaseWorkspace):
         self._build(dataset, len(batches), device)
         env_runner = instantiate(self.cfg.task.env_runner, "task.env_runner", output_dir=self.output_dir)
         self._resume(payload)
+        self.train_step = self._make_train_step(step, precision)
         sampling_batch = self._first_batch(batches)
 
         steps_per_epoch = min(len(batches), cfg.max_train_steps or len(batches))
@@ -142,16 +149,14 @@ class TrainWorkspace(BaseWorkspace):
                 policy.set_normalizer(normalizer)
                 policy.to(device)
         optimizer_to(self.optimizer, device)
-        accumulate = cfg.training.gradient_accumulate_every
         self.lr_scheduler = get_scheduler(
             cfg.training.lr_scheduler,
             optimizer=self.optimizer,
             num_warmup_steps=cfg.training.lr_warmup_steps,
-            num_training_steps=steps_per_epoch * cfg.training.num_epochs // accumulate,
+            num_training_steps=steps_per_epoch * cfg.training.num_epochs // cfg.training.gradient_accumulate_every,
         )
         self.ema = None if self.ema_model is None else instantiate(cfg.ema, "ema", model=self.ema_model)
         self.topk = TopKCheckpointManager(str(self.get_checkpoint_path().parent), **cfg.checkpoint.topk)
-        self.train_step = TrainStep(self.model, self.optimizer, self.lr_scheduler, accumulate)
 
     def _resume(self, payload: dict[str, Any] | None) -> None:
         """Takes over a checkpoint; the random generators last, so that nothing draws from them in between."""
@@ -159,6 +164,19 @@ class TrainWorkspace(BaseWorkspace):
         if payload is not None:
             self.load_payload(payload)
             set_random_state(payload["random_state"])
+
+    def _make_train_step(self, step: str, precision: torch.dtype) -> TrainStep:
+        fuse_adam(self.optimizer)
+        return TrainStep(
+            self.model,
+            self.optimizer,
+            self.lr_scheduler,
+            self.ema,
+            accumulate=self.cfg.training.gradient_accumulate_every,
+            max_grad_norm=self.cfg.training.get("grad_norm_clip"),
+            step=step,
+            precision=precision,
+        )
 
     def _first_batch(self, batches: BatchSource) -> Any:
         """The first batch of the first epoch, on which sampling is judged, also in a resumed run."""
@@ -181,6 +199,14 @@ class TrainWorkspace(BaseWorkspace):
                 f" and {len(norms) - 1} more" if norms[1:] else "",
             )
 
+    def _set_noise_draws(self) -> None:
+        draws = self.cfg.training.get("noise_draws", 1)
+        if draws < 1 or (draws > 1 and not hasattr(self.model, "noise_draws")):
+            of_policy = "at least 1" if draws < 1 else f"1: {type(self.model).__name__} draws no noise"
+            raise ConfigError(f"training.noise_draws must be {of_policy}, got {draws}")
+        if hasattr(self.model, "noise_draws"):
+            self.model.noise_draws = draws
+
     # In the loop
 
     def _set_train_mode(self) -> None:
@@ -196,8 +222,6 @@ class TrainWorkspace(BaseWorkspace):
             if log.is_full:
                 losses += log.flush()
             loss = self.train_step(batch, self.global_step)
-            if self.ema is not None:
-                self.ema.step(self.model)
             values = {"global_step": self.global_step, "epoch": self.epoch, "lr": self.train_step.lr}
             log.step(loss, values)
             self.global_step += 1
@@ -273,6 +297,9 @@ def _check_config(cfg: DictConfig) -> None:
     for key, value in cfg.training.items():
         if (key == "num_epochs" or str(key).endswith("_every")) and value < 1:
             raise ConfigError(f"training.{key!s} must be at least 1, got {value}")
+    max_norm = cfg.training.get("grad_norm_clip")
+    if max_norm is not None and max_norm <= 0:
+        raise ConfigError(f"training.grad_norm_clip must be above 0, or null for no clipping, got {max_norm}")
 
 
 def _with_debug(cfg: DictConfig) -> DictConfig:

@@ -65,10 +65,14 @@ def test_same_seed_same_run_and_other_seed_another(make_workspace, tmp_path):
     assert read_log(tmp_path / "a") != read_log(tmp_path / "c")
 
 
-@pytest.mark.parametrize("loading", [[], PERSISTENT_WORKERS], ids=["here", "by persistent workers"])
-def test_resumed_run_equals_uninterrupted_run(make_workspace, tmp_path, loading):
+@pytest.mark.parametrize(
+    "how",
+    [[], PERSISTENT_WORKERS, ["training.precision=bf16"]],
+    ids=["defaults", "persistent workers", "bf16"],
+)
+def test_resumed_run_equals_uninterrupted_run(make_workspace, tmp_path, how):
     """Three epochs, then the rest by another process's workspace: same weights, log, schedule and top-k."""
-    overrides = ["training.num_epochs=6", "checkpoint.topk.k=2", *loading]
+    overrides = ["training.num_epochs=6", "checkpoint.topk.k=2", *how]
     make_workspace(overrides, tmp_path / "whole").run()
 
     class StopError(Exception):
@@ -98,10 +102,67 @@ def test_resumed_run_equals_uninterrupted_run(make_workspace, tmp_path, loading)
         _assert_same(*payloads, where=name)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("how", [[], ["training.gradient_accumulate_every=2"], ["training.precision=float32"]])
+def test_resumed_run_on_a_gpu_comes_close_to_an_uninterrupted_one(make_workspace, tmp_path, how):
+    overrides = [
+        *("training.device=cuda:0", "training.step=graph", "training.max_train_steps=12"),
+        *("training.lr_scheduler=constant", *how),  # the same whenever a run is to end
+    ]
+    for name, ends in {"whole": [4], "parts": [2, 4]}.items():
+        for num_epochs in ends:
+            make_workspace([*overrides, f"training.num_epochs={num_epochs}"], tmp_path / name).run()
+    whole, parts = (
+        torch.tensor([record["train_loss"] for record in read_log(tmp_path / name)]) for name in ("whole", "parts")
+    )
+    assert len(whole) == len(parts) == 48
+    torch.testing.assert_close(parts, whole, rtol=1e-2, atol=0)
+
+
 def test_runs_are_the_same_wherever_the_data_lie(make_workspace, tmp_path):
     for name in ("cpu", "loader"):
         make_workspace([f"training.data_device={name}", "dataloader.num_workers=1"], tmp_path / name).run()
     assert read_log(tmp_path / "cpu") == read_log(tmp_path / "loader")
+
+
+def test_log_is_the_same_however_often_it_is_written(make_workspace, tmp_path):
+    for log_every in (1, 3, 50):
+        make_workspace([f"training.log_every={log_every}"], tmp_path / str(log_every)).run()
+    logs = [read_log(tmp_path / str(log_every)) for log_every in (1, 3, 50)]
+    assert len(logs[0]) == 8
+    assert logs[0] == logs[1] == logs[2]
+
+
+@pytest.mark.parametrize(("override", "tolerance"), [("step=compile", 1e-5), ("precision=bf16", 0.02)])
+def test_other_ways_of_running_steps_come_close(make_workspace, tmp_path, override, tolerance):
+    losses = []
+    for overrides in ([], [f"training.{override}"]):
+        make_workspace(["training.num_epochs=1", *overrides], tmp_path / str(len(losses))).run()
+        losses.append(torch.tensor([record["train_loss"] for record in read_log(tmp_path / str(len(losses)))]))
+    assert not torch.equal(*losses)
+    torch.testing.assert_close(*losses, rtol=tolerance, atol=0)
+
+
+def test_gradients_are_clipped(make_workspace, tmp_path):
+    workspace = make_workspace(["training.grad_norm_clip=1e-6", "training.num_epochs=1", "training.lr_warmup_steps=0"])
+    workspace.run()
+    norms = [state["exp_avg"].norm() for state in workspace.optimizer.state.values()]
+    assert 0 < torch.stack(norms).norm() <= 1e-6
+
+
+def test_checkpoint_holds_each_weight_by_itself(make_workspace, tmp_path):
+    workspace = make_workspace(["training.num_epochs=1"])
+    workspace.run()
+    path = tmp_path / "run" / "checkpoints" / "latest.ckpt"
+    payload = read_checkpoint(path)
+    n_bytes = 0
+    for name in ("model", "ema_model"):
+        for key, value in payload["state_dicts"][name].items():
+            assert value.untyped_storage().nbytes() == value.nbytes, key
+            n_bytes += value.nbytes
+    n_bytes += sum(v.nbytes for state in workspace.optimizer.state.values() for v in state.values())
+    n_tensors = len(workspace.model.state_dict()) + 3 * len(workspace.optimizer.state)
+    assert path.stat().st_size < n_bytes + 1000 * n_tensors + 100_000
 
 
 def test_num_epochs_is_the_total(make_workspace, tmp_path):
@@ -159,6 +220,11 @@ def test_without_ema_the_model_itself_is_scored(make_workspace, tmp_path):
         (["checkpoint.topk.monitor_key=test_mean_scor"], KeyError, "test_mean_scor.*test_mean_score"),
         (["logging.mode=on"], ValueError, "logging.mode must be auto, online, offline or disabled"),
         (["training.gradient_accumulate_every=0"], ValueError, "gradient_accumulate_every must be at least 1"),
+        (["training.log_every=0"], ConfigError, "training.log_every must be at least 1, got 0"),
+        (["training.grad_norm_clip=0"], ConfigError, "grad_norm_clip must be above 0, or null for no clipping, got 0"),
+        (["training.step=fast"], ConfigError, "training.step must be one of auto, eager, compile, graph, got 'fast'"),
+        (["training.step=graph"], ConfigError, "training.step=graph needs a GPU .* training.device is cpu; use auto"),
+        (["training.precision=fp8"], ConfigError, "training.precision must be one of auto, float32, bf16, got 'fp8'"),
     ],
 )
 def test_bad_configs_are_explained(make_workspace, overrides, error, message):
