@@ -28,6 +28,8 @@ lint: setup  ## check style and types
 bench: setup  ## run every benchmark in benchmarks/, each against its baseline in the same process
 	.venv/bin/python benchmarks/data_loading.py
 	.venv/bin/python benchmarks/sampling.py
+	.venv/bin/python benchmarks/train_step.py
+	.venv/bin/python benchmarks/rollout.py --episodes 8 --max-steps 48
 	.venv/bin/python benchmarks/image_loading.py
 
 lock:  ## write requirements.lock anew from pyproject.toml
