@@ -10,8 +10,8 @@ import torch
 from plain_unet import PlainUnet
 
 from diffusion_policy.common.device import has_triton
-from diffusion_policy.model.diffusion import unet_ops
-from diffusion_policy.model.diffusion.conditional_unet1d import ConditionalUnet1D
+from diffusion_policy.model.diffusion import unet_packed_ops
+from diffusion_policy.model.diffusion.conditional_unet1d import ConditionalUnet1D, training_ops
 from diffusion_policy.model.diffusion.unet_ops import TorchOps, cast_weights
 from diffusion_policy.model.diffusion.unet_packed_ops import PackedOps, packed_weights, packing_is_possible
 from diffusion_policy.model.diffusion.unet_sampler import UnetSampler, WeightLayout
@@ -147,19 +147,21 @@ def test_sampler_follows_changed_weights(dtype):
     torch.testing.assert_close(after, fresh(**conditions)(sample, 0), rtol=0, atol=0)
 
 
-def test_half_precision_on_a_cpu_without_packing_falls_back(monkeypatch):
-    monkeypatch.setattr("diffusion_policy.model.diffusion.unet_packed_ops.packing_is_possible", lambda _: False)
+@pytest.mark.parametrize(("least", "possible", "packs"), [(0, True, True), (0, False, False), (10**9, True, False)])
+@torch.no_grad()
+def test_large_networks_are_packed_on_a_cpu_where_that_is_possible(monkeypatch, least, possible, packs):
+    monkeypatch.setattr(unet_packed_ops, "MIN_PARAMETERS", least)
+    monkeypatch.setattr(unet_packed_ops, "packing_is_possible", lambda _: possible)
     unet = _unet("film").cpu()
     sample, conditions = _inputs("film")
     conditions = {key: value.cpu() for key, value in conditions.items()}
-    with torch.no_grad():
-        output = unet.sampler([40], batch_size=2, horizon=4)(**conditions)(sample.cpu(), 0)
-        expected = PlainUnet(unet)(sample.cpu(), 40, **conditions)
-    torch.testing.assert_close(output, expected, rtol=0, atol=1e-5)
+    output = unet.sampler([40], batch_size=2, horizon=4)(**conditions)(sample.cpu(), 0)
+    assert [key[0] is packed_weights for key in unet.weight_layouts] == [packs]
+    torch.testing.assert_close(output, PlainUnet(unet)(sample.cpu(), 40, **conditions), rtol=0, atol=1e-5)
 
 
 def test_training_ops_are_torchs_on_a_cpu():
-    assert isinstance(unet_ops.training_ops(_unet("film").cpu(), torch.zeros(1)), TorchOps)
+    assert isinstance(training_ops(_unet("film").cpu(), torch.zeros(1)), TorchOps)
 
 
 @torch.no_grad()

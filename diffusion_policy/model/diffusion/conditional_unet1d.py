@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_policy.common.device import has_triton
 from diffusion_policy.model.common.transient_dict import TransientDict
 from diffusion_policy.model.diffusion.conv1d_components import Conv1dBlock, Downsample1d, Upsample1d
 from diffusion_policy.model.diffusion.positional_embedding import SinusoidalPosEmb
-from diffusion_policy.model.diffusion.unet_ops import UnetOps, training_ops
+from diffusion_policy.model.diffusion.unet_ops import TorchOps, UnetOps, cast_weights
 from diffusion_policy.model.diffusion.unet_sampler import UnetSampler
 
 
@@ -231,3 +232,13 @@ class ConditionalUnet1D(nn.Module):
                 f"the sequence has {length} steps; a U-Net of {len(self.down_modules)} levels needs a multiple of "
                 f"{factor}: change horizon or the number of down_dims"
             )
+
+
+def training_ops(unet: nn.Module, x: Tensor) -> UnetOps:
+    """The fastest operations there are for gradients on the device of `x`."""
+    if x.is_cuda and has_triton() and not torch.compiler.is_compiling():
+        from diffusion_policy.model.diffusion.unet_cuda_ops import CudaOps
+
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        return CudaOps(dtype, cast_weights(unet, dtype))
+    return TorchOps()

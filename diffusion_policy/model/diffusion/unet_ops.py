@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from diffusion_policy.common.device import has_triton
 from diffusion_policy.model.diffusion.conv1d_components import Conv1dBlock
 
 Weights = dict[Tensor, Tensor]
@@ -78,13 +77,18 @@ class TorchOps:
         dtype = product.dtype
         if product.is_cuda:  # where, other than on a CPU, the norm's input must have the dtype of its weight
             product = product.to(norm.weight.dtype)
-        # (B, C, T, 1) in channels-last layout is how torch's group norm takes such data without copying it.
-        normed = F.group_norm(product.transpose(1, 2).unsqueeze(-1), norm.num_groups, norm.weight, norm.bias, norm.eps)
-        out = F.mish(normed).squeeze(-1).transpose(1, 2)
+        # (B, C, 1, T) with the strides of channels-last images is how torch's group norm leaves such data where they
+        # lie; Mish, whose gradient is slow where layouts meet, then has but this one.
+        images = product.unsqueeze(2).permute(0, 3, 1, 2)
+        normed = F.group_norm(images, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        out = F.mish(normed.permute(0, 2, 3, 1).squeeze(2))
         out = apply_film(out, film).to(dtype)
         return out if residual is None else out + residual
 
     def _product(self, x: Tensor, conv: nn.Conv1d) -> Tensor:
+        if x.device.type == "cpu" and self._weights is None and not torch.is_autocast_enabled("cpu"):
+            # In float32 a CPU gains from leaving out the padding, which oneDNN's convolution does.
+            return F.conv1d(x.mT, conv.weight, conv.bias, conv.stride, conv.padding).mT
         columns = unfold(x, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
         weight = self._of(conv.weight).flatten(1)
         return F.linear(columns if self._weights is None else columns.to(weight.dtype), weight, self._of(conv.bias))
@@ -112,16 +116,6 @@ def apply_film(x: Tensor, film: Tensor | None) -> Tensor:
         return x + film[:, None]
     scale, bias = film[:, None].chunk(2, dim=-1)
     return scale * x + bias
-
-
-def training_ops(unet: nn.Module, x: Tensor) -> UnetOps:
-    """The fastest operations there are for gradients on the device of `x`."""
-    if x.is_cuda and has_triton() and not torch.compiler.is_compiling():
-        from diffusion_policy.model.diffusion.unet_cuda_ops import CudaOps
-
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-        return CudaOps(dtype, cast_weights(unet, dtype))
-    return TorchOps()
 
 
 def cast_weights(unet: nn.Module, dtype: torch.dtype) -> Weights:

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from diffusion_policy.model.diffusion.unet_ops import TorchOps, Weights, unfold_by_tap
 
+MIN_PARAMETERS = 10_000_000
+
 
 class PackedOps(TorchOps):
     """See `UnetOps`; `weights` are those of `packed_weights`."""
@@ -17,6 +19,11 @@ class PackedOps(TorchOps):
     def _product(self, x: Tensor, conv: nn.Conv1d) -> Tensor:
         columns = unfold_by_tap(x, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
         return _linear(columns, self._of(conv.weight), self._of(conv.bias))
+
+
+def packing_pays(unet: nn.Module) -> bool:
+    """Whether weights are too many for the CPU's cache; else packing costs more operations than it saves reading."""
+    return sum(parameter.numel() for parameter in unet.parameters()) >= MIN_PARAMETERS
 
 
 def packing_is_possible(dtype: torch.dtype) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,6 @@ from torch import Tensor, nn
 from diffusion_policy.common.device import has_triton
 from diffusion_policy.model.common.weight_watch import WeightWatch
 from diffusion_policy.model.diffusion.unet_ops import TorchOps, UnetOps, Weights, cast_weights
-
-if TYPE_CHECKING:
-    from diffusion_policy.model.diffusion.conditional_unet1d import ConditionalUnet1D
 
 
 class UnetSampler:
@@ -24,7 +21,7 @@ class UnetSampler:
     same; `refresh` follows their changes.
 
     Args:
-        unet: the network.
+        unet: a `ConditionalUnet1D`.
         timesteps: diffusion steps, in the order they are used.
         batch_size: sequences denoised at a time.
         horizon: steps T of a sequence.
@@ -32,9 +29,7 @@ class UnetSampler:
     """
 
     @torch.no_grad()
-    def __init__(
-        self, unet: "ConditionalUnet1D", timesteps: Sequence[int], batch_size: int, horizon: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, unet: Any, timesteps: Sequence[int], batch_size: int, horizon: int, dtype: torch.dtype) -> None:
         self._unet = unet
         self._timesteps = torch.tensor(timesteps, device=unet.film_layers()[0].weight.device)
         self._layout, make_ops = _layout(unet, batch_size, horizon, dtype, self._timesteps.device)
@@ -111,7 +106,7 @@ class WeightLayout:
 
 
 def _layout(
-    unet: "ConditionalUnet1D", batch_size: int, horizon: int, dtype: torch.dtype, device: torch.device
+    unet: Any, batch_size: int, horizon: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[WeightLayout, Callable[[Weights], UnetOps]]:
     """The weights laid out for the fastest operations there are here, and what makes these of them."""
     make_ops: Callable[[Weights], UnetOps] = TorchOps
@@ -127,7 +122,7 @@ def _layout(
     elif device.type == "cpu":
         from diffusion_policy.model.diffusion import unet_packed_ops as packed
 
-        if packed.packing_is_possible(dtype):
+        if packed.packing_pays(unet) and packed.packing_is_possible(dtype):
             lay_out, make_ops = partial(packed.packed_weights, unet, dtype, batch_size * horizon), packed.PackedOps
     key = (lay_out.func, dtype, device)  # type: ignore[attr-defined]
     layouts = unet.weight_layouts
