@@ -299,7 +299,7 @@ class BaseDiffusionPolicy(BasePolicy):
         sizes = (self.horizon, self.n_obs_steps, self.n_action_steps, self.action_start, self.pred_action_steps_only)
         tf32 = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
         autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
-        return (id(table), *sizes, *tf32, autocast, self.inference_dtype)
+        return (id(table), *sizes, *tf32, autocast, self.inference_dtype, _is_as_made(self.model))
 
     def _sampling_condition(self, observed: Observed, shape: tuple[int, int, int]) -> Condition:
         if observed.given is None:
@@ -357,7 +357,7 @@ class BaseDiffusionPolicy(BasePolicy):
         batch_size, length, _ = shape
         # In training, and in a precision that the caller has set, the model is to run as it stands.
         is_fast = not (self.training or torch.is_autocast_enabled(self.device.type)) and _is_as_made(self.model)
-        key = (tuple(timesteps), batch_size, length, self.inference_dtype, self.device, is_fast)
+        key = (id(self.model), tuple(timesteps), batch_size, length, self.inference_dtype, self.device, is_fast)
         if key not in self._samplers:
             if is_fast:
                 sampler = cast(Any, self.model).sampler(timesteps, batch_size, length, self.inference_dtype)
@@ -365,8 +365,8 @@ class BaseDiffusionPolicy(BasePolicy):
                 sampler = PlainSampler(self.model, timesteps, self.device, self.inference_dtype)
             self._samplers[key] = sampler
         sampler = self._samplers[key]
-        if self.device.type != "cuda":  # there done beforehand, outside of the graph
-            sampler.refresh()
+        if not (self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
+            sampler.refresh()  # a graph reads what is refreshed before it is replayed
         return sampler(**model_kwargs)
 
     def _denoise_with_scheduler(

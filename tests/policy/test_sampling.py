@@ -117,6 +117,27 @@ def test_changed_weights_schedulers_and_steps_count(how):
     assert policy.predict_action(_obs())["action"].shape == (2, 2, 2)
 
 
+def test_changed_weights_and_models_count_whatever_the_scheduler():
+    for scheduler in (_scheduler(), DPMSolverMultistepScheduler(num_train_timesteps=20)):
+        policy = _policy(scheduler)
+        _sample(policy)
+        with torch.no_grad():
+            for parameter in policy.model.parameters():
+                parameter.mul_(1.2)
+        torch.testing.assert_close(_sample(policy), _sample(copy.deepcopy(policy)), rtol=0, atol=1e-5)
+        policy.model = copy.deepcopy(policy.model)
+        with torch.no_grad():
+            policy.model.final_conv[1].bias.add_(1)
+        torch.testing.assert_close(_sample(policy), _sample(copy.deepcopy(policy)), rtol=0, atol=1e-5)
+
+
+def test_a_hook_that_is_added_later_is_called():
+    policy = _policy()
+    expected = _sample(policy)
+    policy.model.register_forward_hook(lambda module, args, output: 2 * output)
+    assert not torch.equal(_sample(policy), expected)
+
+
 def test_copies_sample_with_their_own_weights():
     policy = _policy()
     expected = _sample(policy)
@@ -152,12 +173,9 @@ def test_a_subclass_with_its_own_forward_is_used():
         def forward(self, *args, **kwargs):
             return 2 * super().forward(*args, **kwargs)
 
-    policy = _policy()
-    expected = _sample(policy)
-    policy.model.__class__ = Doubled
-    policy._samplers.clear()
-    policy.noise_scheduler = _scheduler()
-    assert not torch.equal(_sample(copy.deepcopy(policy)), expected)
+    policy, doubled = _policy(), _policy()
+    doubled.model.__class__ = Doubled
+    assert not torch.equal(_sample(doubled), _sample(policy))
 
 
 def test_several_noises_for_each_sample_encode_it_once():
