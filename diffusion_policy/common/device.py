@@ -27,9 +27,9 @@ def resolve_device(name: str) -> torch.device:
 
 @cache
 def has_triton() -> bool:
-    """Whether kernels can be written in Triton here: on Linux it comes with torch's CUDA builds."""
+    """Whether Triton's kernels run here: on Linux it comes with torch's CUDA builds, and takes GPUs since Volta."""
     try:
         import triton  # noqa: F401
     except ImportError:
         return False
-    return True
+    return not torch.cuda.is_available() or torch.cuda.get_device_capability() >= (7, 0)

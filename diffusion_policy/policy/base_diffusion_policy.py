@@ -4,7 +4,6 @@ Chi et al. 2023, section III; DDPM after Ho et al. 2020. A method supplies how o
 the denoiser `model`.
 """
 
-import contextlib
 import copy
 import inspect
 import logging
@@ -12,17 +11,17 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from diffusion_policy.model.common.normalizer import LinearNormalizer
-from diffusion_policy.model.common.transient_dict import TransientDict
 from diffusion_policy.model.diffusion.linear_scheduler import LinearStep, linear_steps
 from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
 from diffusion_policy.policy.base_policy import BasePolicy, Generators, as_obs_dict
+from diffusion_policy.policy.samplers import Denoise, Samplers, is_as_made
 from diffusion_policy.policy.sampling_graphs import SamplingGraphs
 
 logger = logging.getLogger(__name__)
@@ -72,29 +71,6 @@ class Condition:
         if self.mask is None or self.data is None:
             return trajectory
         return torch.where(self.mask, self.data, trajectory)
-
-
-class PlainSampler:
-    """A denoiser as it stands, at diffusion steps that are known beforehand; called like `UnetSampler`."""
-
-    def __init__(self, model: nn.Module, timesteps: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
-        self._model = model
-        self._timesteps = torch.tensor(timesteps, device=device)
-        self._dtype = dtype
-
-    def refresh(self) -> None:
-        """Nothing is derived from the weights."""
-
-    def __call__(self, **model_kwargs: Tensor) -> Callable[[Tensor, int], Tensor]:
-        """What denoises a trajectory `(B, T, D)` at the step of an index, given the model's conditions."""
-
-        def denoise(trajectory: Tensor, index: int) -> Tensor:
-            is_half = self._dtype != torch.float32
-            with torch.autocast(trajectory.device.type, self._dtype) if is_half else contextlib.nullcontext():
-                output: Tensor = self._model(trajectory, self._timesteps[index], **model_kwargs)
-            return output.to(trajectory.dtype)
-
-        return denoise
 
 
 class BaseDiffusionPolicy(BasePolicy):
@@ -158,7 +134,7 @@ class BaseDiffusionPolicy(BasePolicy):
         self.kwargs = step_kwargs
         self._check_arguments()
         self._graphs = SamplingGraphs(self)
-        self._samplers: dict[Any, Any] = TransientDict()
+        self._samplers = Samplers()
         self._said: set[str] = set()
         self.register_buffer("_alphas_cumprod", noise_scheduler.alphas_cumprod.clone(), persistent=False)
 
@@ -261,10 +237,10 @@ class BaseDiffusionPolicy(BasePolicy):
                 "step, which is slower. DDPMScheduler and DDIMScheduler can"
             )
             return self._predict(obs_dict, generator)
-        for sampler in self._samplers.values():
-            sampler.refresh()
         obs_dict = {key: torch.as_tensor(value) for key, value in obs_dict.items()}
-        draws = self._draws(table, self._sample_shape(_batch_size(obs_dict)), generator)
+        shape = self._sample_shape(_batch_size(obs_dict))
+        self._sampler([step.timestep for step in table], shape)
+        draws = self._draws(table, shape, generator)
         inputs = {f"obs/{key}": value for key, value in obs_dict.items()} | {"draws": torch.stack(list(draws))}
 
         def predict(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -299,7 +275,7 @@ class BaseDiffusionPolicy(BasePolicy):
         sizes = (self.horizon, self.n_obs_steps, self.n_action_steps, self.action_start, self.pred_action_steps_only)
         tf32 = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
         autocast = torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")
-        return (id(table), *sizes, *tf32, autocast, self.inference_dtype, _is_as_made(self.model))
+        return (id(table), *sizes, *tf32, autocast, self.inference_dtype, is_as_made(self.model))
 
     def _sampling_condition(self, observed: Observed, shape: tuple[int, int, int]) -> Condition:
         if observed.given is None:
@@ -343,31 +319,15 @@ class BaseDiffusionPolicy(BasePolicy):
     def _denoise_with_table(self, table: Sequence[LinearStep], draws: Sequence[Tensor], condition: Condition) -> Tensor:
         trajectory, *rest = draws
         noises = iter(rest)
-        denoise = self._denoiser([step.timestep for step in table], trajectory.shape, condition.model_kwargs)
+        denoise = self._sampler([step.timestep for step in table], trajectory.shape)(**condition.model_kwargs)
         for index, step in enumerate(table):
             trajectory = condition.impose(trajectory)
             output = denoise(trajectory, index)
             trajectory = step.apply(trajectory, output, next(noises) if step.draws_noise else None)
         return trajectory
 
-    def _denoiser(
-        self, timesteps: Sequence[int], shape: Sequence[int], model_kwargs: dict[str, Tensor]
-    ) -> Callable[[Tensor, int], Tensor]:
-        """What the model makes of a trajectory of `shape` at the step of an index, in the dtype asked for."""
-        batch_size, length, _ = shape
-        # In training, and in a precision that the caller has set, the model is to run as it stands.
-        is_fast = not (self.training or torch.is_autocast_enabled(self.device.type)) and _is_as_made(self.model)
-        key = (id(self.model), tuple(timesteps), batch_size, length, self.inference_dtype, self.device, is_fast)
-        if key not in self._samplers:
-            if is_fast:
-                sampler = cast(Any, self.model).sampler(timesteps, batch_size, length, self.inference_dtype)
-            else:
-                sampler = PlainSampler(self.model, timesteps, self.device, self.inference_dtype)
-            self._samplers[key] = sampler
-        sampler = self._samplers[key]
-        if not (self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
-            sampler.refresh()  # a graph reads what is refreshed before it is replayed
-        return sampler(**model_kwargs)
+    def _sampler(self, timesteps: Sequence[int], shape: tuple[int, ...]) -> Callable[..., Denoise]:
+        return self._samplers(self.model, timesteps, shape[0], shape[1], self.inference_dtype, self.device)
 
     def _denoise_with_scheduler(
         self, scheduler: Any, trajectory: Tensor, condition: Condition, generator: Generators
@@ -377,7 +337,7 @@ class BaseDiffusionPolicy(BasePolicy):
             kwargs["generator"] = list(generator) if isinstance(generator, tuple) else generator
         scheduler.set_timesteps(self.num_inference_steps, device=self.device)
         trajectory = trajectory * scheduler.init_noise_sigma
-        denoise = self._denoiser(scheduler.timesteps.tolist(), trajectory.shape, condition.model_kwargs)
+        denoise = self._sampler(scheduler.timesteps.tolist(), trajectory.shape)(**condition.model_kwargs)
         for index, timestep in enumerate(scheduler.timesteps):
             trajectory = condition.impose(trajectory)
             output = denoise(scheduler.scale_model_input(trajectory, timestep), index)
@@ -415,11 +375,3 @@ def _batch_size(obs_dict: Mapping[str, Any]) -> int:
     if not obs_dict:
         raise KeyError("the observation is empty")
     return len(next(iter(obs_dict.values())))
-
-
-def _is_as_made(model: nn.Module) -> bool:
-    """Whether a model has a `sampler`, and nothing changes its `forward`: neither subclass nor hook."""
-    makers = [kind for kind in type(model).__mro__ if "sampler" in vars(kind)]
-    if not makers or "forward" in vars(model) or model._forward_hooks or model._forward_pre_hooks:
-        return False
-    return bool(type(model).forward is cast(Any, makers[0]).forward)

@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from diffusion_policy.common.cuda_graph import CaptureError, capture
 from diffusion_policy.model.common.weight_watch import WeightWatch
 
 logger = logging.getLogger(__name__)
@@ -87,18 +88,12 @@ class SamplingGraphs:
         with torch.cuda.stream(stream):
             function(static)  # compiles kernels and raises what is wrong with the inputs
         torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        generator = torch.cuda.default_generators[torch.cuda.current_device()]
-        generator_state = generator.clone_state()
         try:
-            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-                outputs = function(static)
-        except RuntimeError as error:
-            generator.graphsafe_set_state(generator_state)  # which a failed capture leaves unusable
+            graph, outputs = capture(lambda: function(static), stream)
+        except CaptureError as error:
+            name = type(self._owner).__name__
             logger.warning(
-                "%s samples step by step, which is slower: it cannot be captured in a CUDA graph (%s)",
-                type(self._owner).__name__,
-                str(error).partition("\n")[0],
+                "%s samples step by step, which is slower: it cannot be captured in a CUDA graph (%s)", name, error
             )
             return None
         return _Captured(graph, static, outputs, self._watch.places())

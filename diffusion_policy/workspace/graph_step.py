@@ -4,7 +4,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,16 +12,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from diffusion_policy.common.cuda_graph import CaptureError, capture
 from diffusion_policy.common.pytorch_util import dict_apply
 
 logger = logging.getLogger(__name__)
 
 WARM_UP_STEPS = 3
 """Steps of each kind before it is captured, in which libraries choose their kernels and allocate what they keep."""
-
-
-class CaptureError(RuntimeError):
-    """A step that a CUDA graph cannot hold, with the reason; nothing of the step has been carried out."""
 
 
 class GraphStep:
@@ -90,32 +87,16 @@ class GraphStep:
 
     def _capture(self, batch: Mapping[str, Any], updates: bool) -> "_Captured":
         inputs = dict_apply(batch, torch.clone)
-        graph = torch.cuda.CUDAGraph()
         parameters = [p for group in self._optimizer.param_groups for p in group["params"]]
         gradients = [parameter.grad for parameter in parameters]
         try:
-            # Thread-local: data loaders' threads may use the GPU meanwhile.
-            capture = torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local")
-            # `capture` enters the stream too, but does not leave it if it breaks.
-            with torch.cuda.stream(self._stream), self._lrs_on_device(capturing=True), capture:
-                loss = self._step(inputs, updates)
-        except Exception as error:
-            self._mend()
-            # What broke the capture is said by the first error, that it is broken by the next.
-            raise CaptureError(str(error.__context__ or error).split("\n", 1)[0]) from error
+            with self._lrs_on_device(capturing=True):
+                graph, loss = capture(lambda: self._step(inputs, updates), self._stream, self._pool)
         finally:
             # Gradients allocated in the capture hold nothing.
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
         return _Captured(graph, [leaf for _, leaf in _leaves(inputs)], loss)
-
-    def _mend(self) -> None:
-        """Ends a broken capture for torch's allocator and generator too: before 2.13, torch leaves them in it."""
-        device = self._stream.device_index
-        with suppress(RuntimeError):  # it has ended
-            torch._C._cuda_endAllocateToPool(device, self._pool)
-        generator = torch.cuda.default_generators[device]
-        generator.graphsafe_set_state(generator.clone_state())
 
     @contextmanager
     def _lrs_on_device(self, capturing: bool = False) -> Iterator[None]:

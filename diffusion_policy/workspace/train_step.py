@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from diffusion_policy.common.config import ConfigError
+from diffusion_policy.common.cuda_graph import CaptureError
 from diffusion_policy.model.diffusion.ema_model import EMAModel
-from diffusion_policy.workspace.graph_step import CaptureError, GraphStep
+from diffusion_policy.workspace.graph_step import GraphStep
 
 logger = logging.getLogger(__name__)
 
