@@ -273,3 +273,13 @@ def test_losses_of_100_steps_are_those_of_the_plain_way():
     plain, fast = losses
     assert plain[-10:].mean() < 0.8 * plain[:10].mean()
     torch.testing.assert_close(fast, plain, rtol=0.01, atol=0)
+
+
+@on_gpu
+def test_a_policy_can_move_between_devices():
+    policy = _policy()
+    expected = _sample(policy)
+    policy.to("cpu")
+    policy.predict_action({"obs": _obs()["obs"].cpu()})
+    policy.to(DEVICE)
+    torch.testing.assert_close(_sample(policy), expected, rtol=0, atol=1e-5)

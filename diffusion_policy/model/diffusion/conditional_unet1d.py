@@ -149,14 +149,15 @@ class ConditionalUnet1D(nn.Module):
             Prediction `(B, T, input_dim)`.
         """
         self._check_length(sample.shape[1])
-        layers = self.film_layers()
-        weight = torch.cat([layer.weight for layer in layers])
-        bias = torch.cat([layer.bias for layer in layers])
-        film = F.linear(F.mish(self._condition(sample, timestep, global_cond)), weight, bias)
+        film = F.linear(F.mish(self._condition(sample, timestep, global_cond)), *self.film_weights())
         return self.denoise(training_ops(self, sample), sample, film, local_cond)
 
-    def film_layers(self) -> list[nn.Linear]:
-        """The layer of each residual block that makes FiLM of the condition, in the order in which they are used."""
+    def film_weights(self) -> tuple[Tensor, Tensor]:
+        """Weight `(N, cond_dim)` and bias `(N,)` that make the FiLM of all residual blocks, in order of use."""
+        layers = self._film_layers()
+        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
+    def _film_layers(self) -> list[nn.Linear]:
         return [cast(Any, block).cond_encoder[1] for block in self._residual_blocks()]
 
     def denoise(self, ops: UnetOps, sample: Tensor, film: Tensor, local_cond: Tensor | None = None) -> Tensor:
@@ -165,11 +166,11 @@ class ConditionalUnet1D(nn.Module):
         Args:
             ops: how the layers are computed.
             sample: as for `forward`.
-            film: `(B, N)` what all the `film_layers` made of the condition, side by side.
+            film: `(B, N)` what the `film_weights` made of the condition.
             local_cond: as for `forward`.
         """
         self._check_length(sample.shape[1])
-        sizes = [layer.out_features for layer in self.film_layers()]
+        sizes = [layer.out_features for layer in self._film_layers()]
         films = dict(zip(self._residual_blocks(), film.split(sizes, dim=-1), strict=True))
 
         def residual_block(block: Any, x: Any) -> Tensor:

@@ -62,7 +62,7 @@ class _Conv(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad):  # type: ignore[no-untyped-def]
         columns, weight = ctx.saved_tensors
-        grad = grad.reshape(-1, len(weight))
+        grad = grad.contiguous().view(-1, len(weight))
         grad_x = _fold(grad @ weight.flatten(1), *ctx.geometry) if ctx.needs_input_grad[0] else None
         return grad_x, _weight_grad(grad, columns, weight), _column_sums(grad), None, None, None, None
 

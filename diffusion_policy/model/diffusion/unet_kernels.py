@@ -50,6 +50,16 @@ def fold_kernel(
 
 
 @triton.jit
+def _group_of(group, b, T, C, width, BT: tl.constexpr, BC: tl.constexpr):
+    """Channels `(1, BC)` of a group and which there are; entries `(BT, BC)` of a sequence and which there are."""
+    t = tl.arange(0, BT)[:, None]
+    column = tl.arange(0, BC)[None, :]
+    c = group * width + column
+    inside = column < width
+    return c, inside, b.to(tl.int64) * T * C + t * C + c, (t < T) & inside
+
+
+@triton.jit
 def norm_forward_kernel(
     y_ptr, gamma_ptr, beta_ptr, film_ptr, residual_ptr, out_ptr, stats_ptr, T, C, width, film_stride,
     FILM: tl.constexpr, RESIDUAL: tl.constexpr, EPS: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
@@ -59,14 +69,8 @@ def norm_forward_kernel(
     FILM is 0 for none, 1 for a bias `(B, C)`, 2 for scale and bias `(B, 2C)`. Mean and reciprocal deviation are kept
     in `stats` `(B, groups, 2)`.
     """
-    group = tl.program_id(0)
-    b = tl.program_id(1)
-    t = tl.arange(0, BT)[:, None]
-    column = tl.arange(0, BC)[None, :]
-    inside = column < width
-    mask = (t < T) & inside
-    c = group * width + column
-    entry = b.to(tl.int64) * T * C + t * C + c
+    group, b = tl.program_id(0), tl.program_id(1)
+    c, inside, entry, mask = _group_of(group, b, T, C, width, BT, BC)
     y = tl.load(y_ptr + entry, mask=mask, other=0.0).to(tl.float32)
     mean = tl.sum(y) / (T * width)
     centred = tl.where(mask, y - mean, 0.0)
@@ -93,17 +97,11 @@ def norm_backward_kernel(
     film_stride, FILM: tl.constexpr, BT: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Gradients of `norm_forward_kernel`: of `y`, of FiLM; `sums` `(B, 3C)` over time for gamma, beta, y."""
-    group = tl.program_id(0)
-    b = tl.program_id(1)
-    t = tl.arange(0, BT)[:, None]
-    column = tl.arange(0, BC)[None, :]
-    inside = column < width
-    mask = (t < T) & inside
-    c = group * width + column
+    group, b = tl.program_id(0), tl.program_id(1)
+    c, inside, entry, mask = _group_of(group, b, T, C, width, BT, BC)
     flat_column = tl.arange(0, BC)
     flat_c = group * width + flat_column
     flat_inside = flat_column < width
-    entry = b.to(tl.int64) * T * C + t * C + c
     y = tl.load(y_ptr + entry, mask=mask, other=0.0).to(tl.float32)
     grad = tl.load(grad_ptr + entry, mask=mask, other=0.0).to(tl.float32)
     stats = stats_ptr + (b * tl.num_programs(0) + group) * 2

@@ -89,23 +89,21 @@ class TorchOps:
         if x.device.type == "cpu" and self._weights is None and not torch.is_autocast_enabled("cpu"):
             # In float32 a CPU gains from leaving out the padding, which oneDNN's convolution does.
             return F.conv1d(x.mT, conv.weight, conv.bias, conv.stride, conv.padding).mT
-        columns = unfold(x, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+        columns = unfold(x, conv)
         weight = self._of(conv.weight).flatten(1)
         return F.linear(columns if self._weights is None else columns.to(weight.dtype), weight, self._of(conv.bias))
 
 
-def unfold(x: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
-    """Each step's neighbourhood: `(B, T, C)` to `(B, To, C * kernel_size)`, in the order of a flattened weight."""
-    if kernel_size == 1 and stride == 1:
-        return x
-    return F.pad(x, (0, 0, padding, padding)).unfold(1, kernel_size, stride).flatten(2)
+def unfold(x: Tensor, conv: nn.Conv1d, by_tap: bool = False) -> Tensor:
+    """Each step's neighbourhood in the eyes of `conv`: `(B, T, C)` to `(B, To, C * taps)`.
 
-
-def unfold_by_tap(x: Tensor, kernel_size: int, stride: int, padding: int) -> Tensor:
-    """As `unfold`, but all channels of a tap side by side, which is quicker to copy."""
-    if kernel_size == 1 and stride == 1:
+    In the order of a flattened weight, or `by_tap` with the channels of a tap side by side, which is quicker to copy.
+    """
+    (taps,), (stride,), padding = conv.kernel_size, conv.stride, int(conv.padding[0])
+    if taps == 1 and stride == 1:
         return x
-    return F.pad(x, (0, 0, padding, padding)).unfold(1, kernel_size, stride).transpose(2, 3).flatten(2)
+    neighbours = F.pad(x, (0, 0, padding, padding)).unfold(1, taps, stride)
+    return (neighbours.mT if by_tap else neighbours).flatten(2)
 
 
 def apply_film(x: Tensor, film: Tensor | None) -> Tensor:

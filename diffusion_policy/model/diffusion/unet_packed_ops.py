@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffusion_policy.model.diffusion.unet_ops import TorchOps, Weights, unfold_by_tap
+from diffusion_policy.model.diffusion.unet_ops import TorchOps, Weights, unfold
 
 MIN_PARAMETERS = 10_000_000
+ROWS = 16
+"""Rows of a product that weights are packed for, those of one trajectory; others are right, too."""
 
 
 class PackedOps(TorchOps):
@@ -17,7 +19,7 @@ class PackedOps(TorchOps):
         return self._interleave(_linear(x, self._of(conv.weight), None), conv)
 
     def _product(self, x: Tensor, conv: nn.Conv1d) -> Tensor:
-        columns = unfold_by_tap(x, conv.kernel_size[0], conv.stride[0], int(conv.padding[0]))
+        columns = unfold(x, conv, by_tap=True)
         return _linear(columns, self._of(conv.weight), self._of(conv.bias))
 
 
@@ -33,8 +35,8 @@ def packing_is_possible(dtype: torch.dtype) -> bool:
     return dtype == torch.float32 or (dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def packed_weights(unet: nn.Module, dtype: torch.dtype, rows: int) -> Weights:
-    """The convolutions' parameters in `dtype`, weights as packed matrices for products with about `rows` rows."""
+def packed_weights(unet: nn.Module, dtype: torch.dtype) -> Weights:
+    """The convolutions' parameters in `dtype`, weights as packed matrices."""
     weights: Weights = {}
     for module in unet.modules():
         if isinstance(module, nn.Conv1d):
@@ -44,7 +46,7 @@ def packed_weights(unet: nn.Module, dtype: torch.dtype, rows: int) -> Weights:
         else:
             continue
         assert module.bias is not None
-        weights[module.weight] = torch.ops.mkldnn._reorder_linear_weight(matrix.to(dtype).contiguous(), rows)
+        weights[module.weight] = torch.ops.mkldnn._reorder_linear_weight(matrix.to(dtype).contiguous(), ROWS)
         weights[module.bias] = module.bias.to(dtype)
     return weights
 

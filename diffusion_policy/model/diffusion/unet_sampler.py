@@ -12,6 +12,8 @@ from diffusion_policy.common.device import has_triton
 from diffusion_policy.model.common.weight_watch import WeightWatch
 from diffusion_policy.model.diffusion.unet_ops import TorchOps, UnetOps, Weights, cast_weights
 
+LayOut = Callable[[nn.Module, torch.dtype], Weights]
+
 
 class UnetSampler:
     """Denoises with a U-Net at diffusion steps that are known beforehand.
@@ -31,7 +33,7 @@ class UnetSampler:
     @torch.no_grad()
     def __init__(self, unet: Any, timesteps: Sequence[int], batch_size: int, horizon: int, dtype: torch.dtype) -> None:
         self._unet = unet
-        self._timesteps = torch.tensor(timesteps, device=unet.film_layers()[0].weight.device)
+        self._timesteps = torch.tensor(timesteps, device=next(unet.parameters()).device)
         self._layout, make_ops = _layout(unet, batch_size, horizon, dtype, self._timesteps.device)
         self._ops = make_ops(self._layout.weights)
         self._seen = self._layout.n_changes
@@ -61,10 +63,8 @@ class UnetSampler:
 
     def _films(self) -> tuple[Tensor, Tensor]:
         """The FiLM of each step `(S, N)`, and the weight `(N, G)` that adds that of the global condition."""
-        layers = self._unet.film_layers()
+        weight, bias = self._unet.film_weights()
         embedding = F.mish(self._unet.diffusion_step_encoder(self._timesteps))
-        weight = torch.cat([layer.weight for layer in layers])
-        bias = torch.cat([layer.bias for layer in layers])
         of_step, of_condition = weight.split([embedding.shape[1], weight.shape[1] - embedding.shape[1]], dim=1)
         return F.linear(embedding, of_step, bias), of_condition.contiguous()
 
@@ -75,17 +75,18 @@ class WeightLayout:
     Args:
         unet: whose weights they are.
         lay_out: makes them.
+        dtype: theirs.
 
     Attributes:
         weights: always this dict; on a GPU always these tensors, as captured graphs read them.
         n_changes: how often `refresh` found the U-Net's weights changed.
     """
 
-    def __init__(self, unet: nn.Module, lay_out: Callable[[], Weights]) -> None:
+    def __init__(self, unet: nn.Module, lay_out: LayOut, dtype: torch.dtype) -> None:
         self._watch = WeightWatch(unet)
-        self._lay_out = lay_out
+        self._lay_out = partial(lay_out, unet, dtype)
         self._seen = self._state()
-        self.weights = lay_out()
+        self.weights = self._lay_out()
         self.n_changes = 0
 
     def refresh(self) -> None:
@@ -95,11 +96,13 @@ class WeightLayout:
             return
         self._seen = state
         self.n_changes += 1
-        for parameter, new in self._lay_out().items():
-            if new.is_cuda and new is not parameter and parameter in self.weights:
-                self.weights[parameter].copy_(new)
-            else:
-                self.weights[parameter] = new
+        weights = self._lay_out()
+        for parameter, new in weights.items():
+            old = self.weights.get(parameter)
+            if old is not None and old.device == new.device and new.is_cuda and new is not parameter:
+                weights[parameter] = old.copy_(new)
+        self.weights.clear()  # of parameters that were replaced
+        self.weights.update(weights)
 
     def _state(self) -> tuple[list[int], list[int]]:
         return self._watch.places(), self._watch.versions()
@@ -109,24 +112,24 @@ def _layout(
     unet: Any, batch_size: int, horizon: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[WeightLayout, Callable[[Weights], UnetOps]]:
     """The weights laid out for the fastest operations there are here, and what makes these of them."""
+    lay_out: LayOut = cast_weights
     make_ops: Callable[[Weights], UnetOps] = TorchOps
-    lay_out: Callable[[], Weights] = partial(cast_weights, unet, dtype)
     if device.type == "cuda" and has_triton():
         from diffusion_policy.model.diffusion import unet_small_batch_ops as small
         from diffusion_policy.model.diffusion.unet_cuda_ops import CudaOps
 
         if small.takes(unet, batch_size, horizon):
-            lay_out, make_ops = partial(small.tap_by_tap_weights, unet, dtype), small.SmallBatchOps
+            lay_out, make_ops = small.tap_by_tap_weights, small.SmallBatchOps
         else:
             make_ops = partial(CudaOps, dtype)
     elif device.type == "cpu":
         from diffusion_policy.model.diffusion import unet_packed_ops as packed
 
         if packed.packing_pays(unet) and packed.packing_is_possible(dtype):
-            lay_out, make_ops = partial(packed.packed_weights, unet, dtype, batch_size * horizon), packed.PackedOps
-    key = (lay_out.func, dtype, device)  # type: ignore[attr-defined]
+            lay_out, make_ops = packed.packed_weights, packed.PackedOps
     layouts = unet.weight_layouts
+    key = (lay_out, dtype, device)
     if key not in layouts:
-        layouts[key] = WeightLayout(unet, lay_out)
+        layouts[key] = WeightLayout(unet, lay_out, dtype)
     layouts[key].refresh()
     return layouts[key], make_ops

@@ -66,10 +66,12 @@ class SmallBatchOps:
         padding: int,
         norm: nn.GroupNorm | None = None,
         film: Tensor | None = None,
-        residual: Tensor | None = None,
+        residual: Any = None,
     ) -> Tensor:
         weight, bias = self._weights[conv.weight], self._weights[conv.bias]
-        x, skip = x if isinstance(x, tuple) else (x, x)
+        x, skip = (each.contiguous() for each in (x if isinstance(x, tuple) else (x, x)))
+        if isinstance(residual, tuple):
+            residual = torch.cat(residual, dim=-1)
         batch, steps, first = x.shape
         out_channels, taps, in_channels = weight.shape
         length = (steps + 2 * padding - taps) // stride + 1

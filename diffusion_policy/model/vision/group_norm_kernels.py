@@ -49,37 +49,45 @@ def _tile(x: Tensor, groups: int) -> dict[str, int]:
 
 
 @triton.jit
+def _channels_of(group, width, BC: tl.constexpr):
+    """Channels `(BC,)` of a group, and which of them there are."""
+    column = tl.arange(0, BC)
+    return group * width + column, column < width
+
+
+@triton.jit
+def _tile_at(first, start, pixels, channels, c, inside, BP: tl.constexpr):
+    """Entries `(BP, BC)` of some pixels of an image that begins at `start`, and which of them there are."""
+    p = first + tl.arange(0, BP)
+    return start + p[:, None] * channels + c[None, :], (p < pixels)[:, None] & inside[None, :]
+
+
+@triton.jit
 def _forward_kernel(
     x_ptr, weight_ptr, bias_ptr, out_ptr, stats_ptr, pixels, channels, width,
     EPS: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """One group of one image; it is read three times, the last two from cache."""
     group, image = tl.program_id(0), tl.program_id(1)
-    column = tl.arange(0, BC)
-    c = group * width + column
-    inside = column < width
     start = image.to(tl.int64) * pixels * channels
+    c, inside = _channels_of(group, width, BC)
     count = pixels * width
     total = tl.zeros((BP, BC), dtype=tl.float32)
     for first in range(0, pixels, BP):
-        p = first + tl.arange(0, BP)
-        mask = (p < pixels)[:, None] & inside[None, :]
-        total += tl.load(x_ptr + start + p[:, None] * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        entry, mask = _tile_at(first, start, pixels, channels, c, inside, BP)
+        total += tl.load(x_ptr + entry, mask=mask, other=0.0).to(tl.float32)
     mean = tl.sum(total) / count
     total = tl.zeros((BP, BC), dtype=tl.float32)
     for first in range(0, pixels, BP):
-        p = first + tl.arange(0, BP)
-        mask = (p < pixels)[:, None] & inside[None, :]
-        x = tl.load(x_ptr + start + p[:, None] * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        entry, mask = _tile_at(first, start, pixels, channels, c, inside, BP)
+        x = tl.load(x_ptr + entry, mask=mask, other=0.0).to(tl.float32)
         centred = tl.where(mask, x - mean, 0.0)
         total += centred * centred
     rstd = 1.0 / tl.sqrt(tl.sum(total) / count + EPS)
     weight = tl.load(weight_ptr + c, mask=inside, other=0.0).to(tl.float32)[None, :]
     bias = tl.load(bias_ptr + c, mask=inside, other=0.0).to(tl.float32)[None, :]
     for first in range(0, pixels, BP):
-        p = first + tl.arange(0, BP)
-        mask = (p < pixels)[:, None] & inside[None, :]
-        entry = start + p[:, None] * channels + c[None, :]
+        entry, mask = _tile_at(first, start, pixels, channels, c, inside, BP)
         x = tl.load(x_ptr + entry, mask=mask, other=0.0).to(tl.float32)
         tl.store(out_ptr + entry, ((x - mean) * rstd * weight + bias).to(out_ptr.dtype.element_ty), mask=mask)
     stats = stats_ptr + (image * tl.num_programs(0) + group) * 2
@@ -94,10 +102,8 @@ def _backward_kernel(
 ):  # fmt: skip
     """Gradients of one group of one image, and the sums `(N, 2C)` over its pixels for those of weight and bias."""
     group, image = tl.program_id(0), tl.program_id(1)
-    column = tl.arange(0, BC)
-    c = group * width + column
-    inside = column < width
     start = image.to(tl.int64) * pixels * channels
+    c, inside = _channels_of(group, width, BC)
     count = pixels * width
     stats = stats_ptr + (image * tl.num_programs(0) + group) * 2
     mean, rstd = tl.load(stats), tl.load(stats + 1)
@@ -105,9 +111,7 @@ def _backward_kernel(
     of_bias = tl.zeros((BP, BC), dtype=tl.float32)
     of_weight = tl.zeros((BP, BC), dtype=tl.float32)
     for first in range(0, pixels, BP):
-        p = first + tl.arange(0, BP)
-        mask = (p < pixels)[:, None] & inside[None, :]
-        entry = start + p[:, None] * channels + c[None, :]
+        entry, mask = _tile_at(first, start, pixels, channels, c, inside, BP)
         x = tl.load(x_ptr + entry, mask=mask, other=0.0).to(tl.float32)
         grad = tl.load(grad_ptr + entry, mask=mask, other=0.0).to(tl.float32)
         of_bias += grad
@@ -119,9 +123,7 @@ def _backward_kernel(
     offset = tl.sum(sum_bias * weight) / count
     slope = tl.sum(sum_weight * weight) / count
     for first in range(0, pixels, BP):
-        p = first + tl.arange(0, BP)
-        mask = (p < pixels)[:, None] & inside[None, :]
-        entry = start + p[:, None] * channels + c[None, :]
+        entry, mask = _tile_at(first, start, pixels, channels, c, inside, BP)
         x = tl.load(x_ptr + entry, mask=mask, other=0.0).to(tl.float32)
         grad = tl.load(grad_ptr + entry, mask=mask, other=0.0).to(tl.float32)
         grad_x = rstd * (grad * weight[None, :] - offset - (x - mean) * rstd * slope)
