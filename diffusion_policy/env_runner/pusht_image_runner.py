@@ -44,6 +44,7 @@ class PushTImageRunner(PushTRunner, BaseImageRunner):
         tqdm_interval_sec: float = 5.0,
         n_envs: int | None = None,
         sampling_seed: int | None = 0,
+        n_env_groups: int = 1,
     ) -> None:
         def make_env() -> gymnasium.Env:
             return PushTImageEnv(legacy=legacy_test, render_size=render_size)
@@ -63,6 +64,7 @@ class PushTImageRunner(PushTRunner, BaseImageRunner):
             n_envs=n_envs,
             tqdm_interval_sec=tqdm_interval_sec,
             sampling_seed=sampling_seed,
+            n_env_groups=n_env_groups,
         )
 
     def policy_obs(self, obs: Any) -> dict[str, Tensor]:

@@ -49,6 +49,7 @@ class PushTKeypointsRunner(PushTRunner, BaseLowdimRunner):
         tqdm_interval_sec: float = 5.0,
         n_envs: int | None = None,
         sampling_seed: int | None = 0,
+        n_env_groups: int = 1,
     ) -> None:
         env_class = self.env_class
         keypoint_manager_params = PushTKeypointsEnv.genenerate_keypoint_manager_params()
@@ -76,6 +77,7 @@ class PushTKeypointsRunner(PushTRunner, BaseLowdimRunner):
             n_envs=n_envs,
             tqdm_interval_sec=tqdm_interval_sec,
             sampling_seed=sampling_seed,
+            n_env_groups=n_env_groups,
         )
 
     def policy_obs(self, obs: Any) -> dict[str, Tensor]:
