@@ -7,6 +7,7 @@ floor is what reading the denoiser's weights once a step takes.
 import argparse
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,9 @@ def make_policy(kind: str) -> Any:
 
 
 @torch.no_grad()
-def plain_prediction(policy: Any, obs: dict[str, Tensor], start: Tensor) -> dict[str, Tensor]:
+def plain_prediction(policy: Any, model: PlainUnet, obs: dict[str, Tensor], start: Tensor) -> dict[str, Tensor]:
     """`predict_action` without any of its own speed."""
     observed = policy._observe(obs, policy.n_obs_steps)
-    model = PlainUnet(policy.model)
     scheduler = copy.deepcopy(policy.noise_scheduler)
     scheduler.set_timesteps(policy.num_inference_steps)
     trajectory = start
@@ -57,7 +57,7 @@ def plain_prediction(policy: Any, obs: dict[str, Tensor], start: Tensor) -> dict
     return result
 
 
-def benchmark(kind: str, scheduler: Any, steps: int, batch_size: int, rounds: int) -> None:
+def benchmark(kind: str, scheduler: Any, steps: int, batch_size: int, rounds: int, calls: int) -> None:
     policy = make_policy(kind)
     policy.noise_scheduler, policy.num_inference_steps = scheduler, steps
     torch.manual_seed(1)
@@ -65,7 +65,9 @@ def benchmark(kind: str, scheduler: Any, steps: int, batch_size: int, rounds: in
     start = torch.randn(policy._sample_shape(batch_size), device=DEVICE)
     weights = sum(parameter.numel() for parameter in policy.model.parameters())
     floors = {"plain": 1e3 * 4 * weights * steps / memory_rate()}
-    ways: dict[str, Callable[[], object]] = {"plain": lambda: plain_prediction(policy, obs, start)["action"].cpu()}
+    model = PlainUnet(policy.model)
+    plain = partial(plain_prediction, policy, model, obs, start)
+    ways: dict[str, Callable[[], object]] = {"plain": lambda: plain()["action"].cpu()}
 
     def fast(policy: Any) -> Callable[[], object]:
         return lambda: policy.predict_action(obs)["action"].cpu()
@@ -76,8 +78,8 @@ def benchmark(kind: str, scheduler: Any, steps: int, batch_size: int, rounds: in
         copied.warmup(batch_size)
         ways[name] = fast(copied)
         floors[name] = 1e3 * dtype.itemsize * weights * steps / memory_rate()
-    title = f"{kind}, {type(scheduler).__name__}, {steps} steps, batch {batch_size}, on {DEVICE}"
-    compare(title, ways, rounds, floors=floors)
+    title = f"{kind}, {type(scheduler).__name__}, {steps} steps, batch {batch_size}, on {DEVICE}, {calls} in a row"
+    compare(title, ways, rounds, calls, floors)
 
 
 def main() -> None:
@@ -86,15 +88,17 @@ def main() -> None:
     parser.add_argument("--kinds", default="state,hybrid" if is_gpu else "small,state", help="of state, hybrid, small")
     parser.add_argument("--batch-sizes", default="1,4,56" if is_gpu else "1")
     parser.add_argument("--ddpm", action=argparse.BooleanOptionalAction, default=is_gpu, help="100 DDPM steps, too")
-    parser.add_argument("--rounds", type=int, default=20 if is_gpu else 7)
+    parser.add_argument("--rounds", type=int, default=10 if is_gpu else 7)
+    parser.add_argument("--calls", type=int, default=10 if is_gpu else 1, help="in a row, that a timing is the mean of")
     args = parser.parse_args()
+    times = (args.rounds, args.calls)
     register_resolvers()
     with initialize_config_dir(str(ROOT / "diffusion_policy" / "config"), version_base=None):
         for kind in args.kinds.split(","):
             for batch_size in map(int, args.batch_sizes.split(",")):
-                benchmark(kind, DDIMScheduler(100, beta_schedule="squaredcos_cap_v2"), 16, batch_size, args.rounds)
+                benchmark(kind, DDIMScheduler(100, beta_schedule="squaredcos_cap_v2"), 16, batch_size, *times)
             if args.ddpm:
-                benchmark(kind, DDPMScheduler(100, beta_schedule="squaredcos_cap_v2"), 100, 1, args.rounds)
+                benchmark(kind, DDPMScheduler(100, beta_schedule="squaredcos_cap_v2"), 100, 1, *times)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Capturing CUDA graphs, and mending what a failed capture leaves behind."""
 
-from collections.abc import Callable
-from contextlib import suppress
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import torch
@@ -30,13 +31,26 @@ def capture(function: Callable[[], T], stream: torch.cuda.Stream, pool: Any = No
         # Thread-local: other threads, such as data loaders', may use the GPU meanwhile.
         recording = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")
         # `recording` enters the stream too, but does not leave it if it breaks.
-        with torch.cuda.stream(stream), recording:
+        with _garbage_kept(), torch.cuda.stream(stream), recording:
             result = function()
     except Exception as error:
         _mend(stream, pool)
         # What broke the capture is said by the first error, that it is broken by the next.
         raise CaptureError(str(error.__context__ or error).split("\n", 1)[0]) from error
     return graph, result
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Collects garbage now, and none until the end: a graph that is destroyed meanwhile breaks the capture."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _mend(stream: torch.cuda.Stream, pool: Any) -> None:

@@ -83,6 +83,15 @@ def test_loading_rebuilds_whatever_fields_there_are():
     _close(copy.deepcopy(target)["obs"].unnormalize(target["obs"].normalize(x)), x)
 
 
+def test_loading_leaves_a_normalizer_on_its_device():
+    source = LinearNormalizer()
+    source.fit({"obs": torch.randn(9, 3)})
+    target = LinearNormalizer()
+    target.fit({"obs": torch.randn(9, 3)})
+    target.to("meta").load_state_dict(source.state_dict())
+    assert {parameter.device.type for parameter in target.parameters()} == {"meta"}
+
+
 def test_manual_normalizer_maps_as_told_and_refuses_other_shapes():
     stats = {key: np.zeros(2, np.float32) for key in ("min", "max", "mean", "std")}
     scale, offset = np.array([2, 3], np.float32), np.array([1, -1], np.float32)

@@ -7,7 +7,10 @@ from torch import Tensor, nn
 
 
 class DictOfTensorMixin(nn.Module):
-    """Keeps tensors under `params_dict`; loading a state rebuilds whatever keys it holds."""
+    """Keeps tensors under `params_dict`; loading a state rebuilds whatever keys it holds, on the device of those before.
+
+    If there were none before, they stay where the state has them.
+    """
 
     params_dict: nn.ParameterDict
 
@@ -21,6 +24,7 @@ class DictOfTensorMixin(nn.Module):
         return next(iter(self.parameters())).device
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        device = next((tensor.device for tensor in self.parameters()), None)
         root = nn.ParameterDict()
         start = f"{prefix}params_dict."
         for name, value in state_dict.items():
@@ -31,6 +35,6 @@ class DictOfTensorMixin(nn.Module):
                     if parent not in node:
                         node[parent] = nn.ParameterDict()
                     node = node[parent]
-                node[leaf] = nn.Parameter(value.clone(), requires_grad=False)
+                node[leaf] = nn.Parameter(value.to(device, copy=True), requires_grad=False)
         root.requires_grad_(False)
         self.params_dict = root
