@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 
 class DictOfTensorMixin(nn.Module):
-    """Keeps tensors under `params_dict`; loading a state rebuilds whatever keys it holds, on the device of those before.
+    """Keeps tensors under `params_dict`; loading a state rebuilds whatever keys it holds.
 
-    If there were none before, they stay where the state has them.
+    They come to the device of those that there were before; if there were none, they stay where the state has them.
     """
 
     params_dict: nn.ParameterDict
