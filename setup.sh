@@ -91,7 +91,7 @@ write_lock() {
     python=$(find_python)
     uv=$(find_uv "$python")
     "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-        --no-header --extra dev pyproject.toml --output-file requirements.lock
+        --no-header --extra dev --extra sim pyproject.toml --output-file requirements.lock
 }
 
 case ${1:-} in
