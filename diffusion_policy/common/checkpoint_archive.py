@@ -127,11 +127,14 @@ class CheckpointArchive:
         while at < size:
             entry, at = _central_entry(directory, at)
             entries.append(entry)
+        _check_kind([name for name, *_ in entries])
         if len(entries) != count:
             raise DamagedError(f"its table of contents has {len(entries)} of {count} records")
         records = {}
         end = 0
         for name, header, length, crc in sorted(entries, key=lambda entry: entry[1]):
+            if length < 0:
+                raise DamagedError(f"record {name} is compressed or encrypted, which no checkpoint's is")
             if header < end:
                 raise DamagedError(f"record {name} overlaps the one before it")
             data = self._data_start(name, header, length)
@@ -144,8 +147,8 @@ class CheckpointArchive:
         return _without_folder(records)
 
     def _find_directory(self) -> tuple[int, int, int]:
-        if self._size == 0:
-            raise DamagedError("it is empty")
+        if self._size < 22:
+            raise DamagedError(f"it is truncated to {self._size} bytes" if self._size else "it is empty")
         tail_start = max(0, self._size - _LONGEST_COMMENT - 22)
         tail = self._bytes(tail_start, self._size - tail_start, "its end")
         at = tail.rfind(_END)
@@ -198,8 +201,18 @@ class CheckpointArchive:
         return content
 
 
+def _check_kind(names: list[str]) -> None:
+    inside = [name.partition("/")[2] for name in names]
+    if "constants.pkl" in inside or any(name.startswith("code/") for name in inside):
+        raise ForeignError("a TorchScript archive, which holds a program")
+    if "data.pkl" not in inside:
+        raise ForeignError(
+            f"a zip archive without data.pkl; it holds {', '.join(sorted(names)[:3])[:200] or 'nothing'}"
+        )
+
+
 def _central_entry(directory: bytes, at: int) -> tuple[tuple[str, int, int, int], int]:
-    """Name, header's offset, size and checksum of the entry at `at`; and where the next begins."""
+    """Name, header's offset, size (-1: packed) and checksum of the entry at `at`; and where the next begins."""
     if at + _CENTRAL.size > len(directory):
         raise DamagedError("its table of contents is cut off")
     fields = _CENTRAL.unpack_from(directory, at)
@@ -215,9 +228,8 @@ def _central_entry(directory: bytes, at: int) -> tuple[tuple[str, int, int, int]
     except UnicodeDecodeError as error:
         raise DamagedError("the name of a record is not text") from error
     size, packed, header = _long_sizes(directory[extra_at : extra_at + extra_length], size, packed, header)
-    if flags & 1 or method != 0 or packed != size:
-        raise DamagedError(f"record {name} is compressed or encrypted, which no checkpoint's is")
-    return (name, header, size, crc), end
+    is_stored = not flags & 1 and method == 0 and packed == size
+    return (name, header, size if is_stored else -1, crc), end
 
 
 def _long_sizes(extra: bytes, *values: int) -> list[int]:
@@ -240,8 +252,6 @@ def _long_sizes(extra: bytes, *values: int) -> list[int]:
 
 def _without_folder(records: dict[str, _Record]) -> dict[str, _Record]:
     """The records by their name in the one folder that all are in."""
-    if not any(name.partition("/")[2] in ("data.pkl", "constants.pkl") for name in records):
-        raise ForeignError(f"a zip archive without data.pkl; it holds {', '.join(sorted(records)[:3]) or 'nothing'}")
     folders = set()
     result = {}
     for name, record in records.items():
@@ -250,8 +260,6 @@ def _without_folder(records: dict[str, _Record]) -> dict[str, _Record]:
             raise DamagedError(f"a record has the name {name[:80]!r}, which torch gives to none")
         folders.add(folder)
         result[rest] = record
-    if "constants.pkl" in result or any(name.startswith("code/") for name in result):
-        raise ForeignError("a TorchScript archive, which holds a program")
     if len(folders) > 1:
         raise DamagedError("its records are in several folders")
     return result

@@ -139,7 +139,7 @@ def _read_storage(
 def _normalised(content: Any) -> dict[str, Any]:
     """The content of either format under the same names."""
     if type(content) is not dict:
-        raise ForeignError(f"a torch file that holds a {type(content).__name__}")
+        raise ForeignError(f"a torch file but not a checkpoint written by this framework: a {type(content).__name__}")
     is_original = {"cfg", "state_dicts", "pickles"} <= content.keys()
     if not is_original and content.get("format") != FORMAT:
         raise ForeignError(f"a torch file but not a checkpoint written by this framework ({FORMAT}) or the original")

@@ -45,10 +45,13 @@ _CONFIG_NODES = {
     "omegaconf.base.Metadata",
     *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes")),
 }
-# Types that config nodes mention; nothing is made of them.
+# Types that config nodes mention; nothing is made of them. Pickle's protocol 2 calls int and str as Python 2 did.
 _TYPES = {
     "typing.Any",
-    *(f"builtins.{name}" for name in ("dict", "list", "tuple", "str", "int", "float", "bool", "bytes")),
+    *(
+        f"builtins.{name}"
+        for name in ("dict", "list", "tuple", "str", "int", "float", "bool", "bytes", "long", "unicode")
+    ),
 }
 _RENAMED = {"__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.multiarray"}
 
