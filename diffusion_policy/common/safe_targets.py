@@ -19,6 +19,7 @@ _NAME = re.compile(r"[A-Za-z]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 _SHORT_SCHEDULER = re.compile(r"diffusers\.\w+Scheduler", re.ASCII)
 _BACKBONES = "diffusion_policy.model.vision.model_getter"
 _FACTORIES = {f"{_BACKBONES}.get_resnet", f"{_BACKBONES}.get_r3m"}
+_FETCHING = {f"robomimic.models.base_nets.{name}" for name in ("R3MConv", "MVPConv")}
 _LARGEST_INTEGER = 1_000_000
 
 
@@ -56,7 +57,7 @@ def check_part(cfg: Any, part: Part, where: str) -> None:
         if name in _FACTORIES and _is_within(name, part.packages):
             continue
         try:
-            is_fitting = _is_within(name, part.packages) and _is_class_of(name, part)
+            is_fitting = _is_within(name, part.packages) and name not in _FETCHING and _is_class_of(name, part)
         except ImportError as error:
             raise ConfigError(f"{place}={name[:200]} of the config cannot be imported: {error}") from error
         if not is_fitting:

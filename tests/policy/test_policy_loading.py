@@ -200,6 +200,7 @@ HOSTILE_POLICIES = {
     "robomimic's eval": target(
         "robomimic.models.obs_core.VisualCore", input_shape=[3, 9, 9], backbone_class="open('attacked', 'w')"
     ),
+    "robomimic's download": target("robomimic.models.base_nets.R3MConv"),
     "scheduler's method": target("diffusers.DDPMScheduler.from_pretrained", "a/b"),
     "other class of diffusers": target("diffusers.DiffusionPipeline"),
     "target built by an interpolation": {"_target_": "${evil}", "_args_": ["touch attacked"]},
