@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from diffusion_policy.scripts.trust_option import trust_option
+
 
 @click.command(context_settings={"show_default": True, "help_option_names": ["-h", "--help"]})
 @click.option("-c", "--checkpoint", required=True, help="Checkpoint of a training run.")
@@ -20,8 +22,11 @@ import click
 @click.option(
     "--precision", type=click.Choice(["float32", "bf16"]), default="float32", help="bf16: faster, less exact."
 )
-def main(checkpoint: str, output_dir: str, device: str, n_test: int | None, seed: int | None, precision: str) -> None:
-    """Rolls the policy of CHECKPOINT out in the simulation it was trained for."""
+@trust_option
+def main(
+    checkpoint: str, output_dir: str, device: str, n_test: int | None, seed: int | None, precision: str, trust: bool
+) -> None:
+    """Rolls the policy of CHECKPOINT, of this framework or the original, out in the simulation it was trained for."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     if Path(output_dir).exists():
         click.confirm(f"Output path {output_dir} already exists! Overwrite?", abort=True)
@@ -30,7 +35,7 @@ def main(checkpoint: str, output_dir: str, device: str, n_test: int | None, seed
     given = {"n_test": n_test, "test_start_seed": seed}
     overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
     try:
-        summary = evaluate(checkpoint, output_dir, device, overrides, precision)
+        summary = evaluate(checkpoint, output_dir, device, overrides, precision, trust)
     except (OSError, ValueError, RuntimeError) as error:
         raise click.ClickException(str(error)) from error
     click.echo(summary)

@@ -1,55 +1,140 @@
 """The one place where a checkpoint becomes a policy: for evaluation, the robot and the server."""
 
+import logging
 import os
+from collections.abc import Mapping
 from typing import Any
 
+from diffusers import SchedulerMixin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 
 from diffusion_policy.common.checkpoint_file import CheckpointError, read_checkpoint
-from diffusion_policy.common.config import instantiate
+from diffusion_policy.common.config import ConfigError, instantiate
 from diffusion_policy.common.device import resolve_device
+from diffusion_policy.common.safe_config import UnsafeConfigError, resolved_config
+from diffusion_policy.common.safe_targets import (
+    Part,
+    check_names,
+    check_part,
+    check_sizes,
+    without_pretrained_weights,
+)
+from diffusion_policy.policy.size_limit import SizeLimit
 
-BACKBONES = "diffusion_policy.model.vision.model_getter"
+log = logging.getLogger(__name__)
+
+POLICY = Part(
+    "policy",
+    # Backbones are all of robomimic: its VisualCore evaluates the names of classes that it is given as Python.
+    (
+        "diffusion_policy.policy",
+        "diffusion_policy.model",
+        "torch.nn",
+        "diffusers.schedulers",
+        "torchvision",
+        "robomimic.models.base_nets",
+    ),
+    (nn.Module, SchedulerMixin),
+)
 
 
-def load_policy(path: str | os.PathLike[str], device: str = "auto") -> tuple[Any, DictConfig]:
-    """Loads the policy of a checkpoint: its moving average if it has one.
+def load_policy(
+    path: str | os.PathLike[str], device: str = "auto", trust: bool = False, weights: str | None = None
+) -> tuple[Any, DictConfig]:
+    """Loads the policy of a checkpoint, of this framework or the original: its moving average if it has one.
+
+    A checkpoint may be a stranger's: its config can have policies, networks and noise schedules of known packages
+    built, and nothing else run.
 
     Args:
         path: a checkpoint of a training run.
         device: "auto", "cpu", "cuda:0", ...
+        trust: build and evaluate whatever the config names, and run what the file brings; for your own extensions.
+        weights: name of other weights of the checkpoint, such as `model` for those that are not averaged.
 
     Returns:
-        The policy in evaluation mode on the device, and the config of the run that trained it.
+        The policy in evaluation mode on the device, and the resolved config of the run that trained it.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        CheckpointError: if it is damaged, or its weights do not fit its config.
+        CheckpointError: if it is damaged, asks for more than it may, or its weights do not fit its config.
         ValueError: if there is no such device.
     """
     target = resolve_device(device)
-    payload = read_checkpoint(path)
-    cfg = OmegaConf.create(payload["cfg"])
-    policy = instantiate(_without_pretrained_weights(cfg.policy), "policy")
-    name = "ema_model" if cfg.training.get("use_ema") else "model"
+    payload = read_checkpoint(path, trust=trust)
     try:
-        policy.load_state_dict(payload["state_dicts"][name])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(f"the weights {name!r} of {path} do not fit its config: {error}") from error
-    return policy.to(target).eval(), cfg
+        cfg = read_config(payload, trust)
+        policy = _build(cfg["policy"], _weights(payload, weights or evaluated_weights(payload)), trust)
+        config = OmegaConf.create(cfg)
+    except UnsafeConfigError as error:
+        raise CheckpointError(
+            f"{path} was refused: {error}. If the config is yours or of somebody you trust, --trust (trust=True in "
+            "Python) lets it build and run what it names"
+        ) from error
+    except (ConfigError, CheckpointError, OmegaConfBaseException) as error:
+        raise CheckpointError(f"{path} cannot be loaded: {error}") from error
+    return policy.to(target).eval(), config
 
 
-def _without_pretrained_weights(cfg: DictConfig) -> DictConfig:
-    """The policy's config with backbones that start at random: the checkpoint has their weights, a file may be gone."""
+def read_config(payload: Mapping[str, Any], trust: bool = False) -> dict[str, Any]:
+    """The config of a checkpoint's payload, resolved, with nothing in it that a stranger's may not name.
 
-    def replaced(node: Any) -> Any:
-        if isinstance(node, list):
-            return [replaced(value) for value in node]
-        if not isinstance(node, dict):
-            return node
-        node = {key: replaced(value) for key, value in node.items()}
-        if node.get("_target_") in (f"{BACKBONES}.get_resnet", f"{BACKBONES}.get_r3m"):
-            node |= {"_target_": f"{BACKBONES}.get_resnet", "weights": None}
-        return node
+    Raises:
+        UnsafeConfigError: it asks for more than a checkpoint may; `trust` lifts this, with a warning.
+        CheckpointError: there is none.
+    """
+    cfg = payload.get("cfg")
+    if not isinstance(cfg, dict) or not isinstance(payload.get("state_dicts"), dict):
+        raise CheckpointError("it has no config and weights of a policy")
+    if trust:
+        log.warning("--trust: the config of this checkpoint may build and run whatever it names")
+        cfg = resolved_config(cfg, eval)
+    else:
+        cfg = resolved_config(cfg)
+        check_names(cfg)
+    if not isinstance(cfg.get("policy"), dict):
+        raise CheckpointError("its config has no policy")
+    return cfg
 
-    return OmegaConf.create(replaced(OmegaConf.to_container(cfg)))
+
+def evaluated_weights(payload: Mapping[str, Any]) -> str:
+    """Name of the weights that are evaluated: the moving average if the run kept one, else the policy's own.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    training = payload["cfg"].get("training")
+    if isinstance(training, dict) and training.get("use_ema"):
+        return "ema_model"
+    return "policy" if "policy" in payload["state_dicts"] else "model"  # BET's workspace calls its own `policy`
+
+
+def _weights(payload: Mapping[str, Any], name: str) -> dict[str, Any]:
+    state_dicts = payload["state_dicts"]
+    if not isinstance(state_dicts.get(name), dict):
+        raise CheckpointError(f"it has no weights {name!r}; it has {', '.join(map(repr, state_dicts)) or 'none'}")
+    return state_dicts[name]
+
+
+def _build(cfg: dict[str, Any], state: dict[str, Any], trust: bool) -> Any:
+    """The policy of a config with the weights of `state`."""
+    cfg = without_pretrained_weights(cfg)
+    if trust:
+        policy = instantiate(OmegaConf.create(cfg), "policy")
+    else:
+        check_part(cfg, POLICY, "policy")
+        check_sizes(cfg, "policy")
+        try:
+            with SizeLimit.of_state(state):
+                policy = instantiate(OmegaConf.create(cfg), "policy")
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever a constructor makes of arguments that do not go together
+            raise CheckpointError(f"its config builds no policy: {type(error).__name__}: {error}") from error
+    try:
+        policy.load_state_dict(state)
+    except Exception as error:
+        raise CheckpointError(f"the weights do not fit its config: {error}") from error
+    return policy

@@ -5,12 +5,13 @@ import os
 import click
 
 from diffusion_policy.common.checkpoint_file import read_checkpoint, write_checkpoint
+from diffusion_policy.policy.policy_loading import evaluated_weights
 
 
 def export_policy(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Writes the evaluated policy (the moving average, if there is one) and its config to `target`."""
     payload = read_checkpoint(source)
-    name = "ema_model" if payload["cfg"]["training"].get("use_ema") else "model"
+    name = evaluated_weights(payload)
     values = {key: payload["values"][key] for key in ("global_step", "epoch")}
     kept = {"cfg": payload["cfg"], "values": values}
     write_checkpoint(target, {**kept, "state_dicts": {name: payload["state_dicts"][name]}})

@@ -6,17 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from diffusion_policy.common.atomic_file import atomic_path
+from diffusion_policy.common.checkpoint_file import CheckpointError
 from diffusion_policy.common.config import instantiate
 from diffusion_policy.common.report import write_report
+from diffusion_policy.common.safe_config import UnsafeConfigError
+from diffusion_policy.common.safe_targets import Part, check_part
 from diffusion_policy.common.statistics import summarize_scores
+from diffusion_policy.env_runner.base_runner import BaseRunner
 from diffusion_policy.policy.policy_loading import load_policy
+
+RUNNER = Part("runner", ("diffusion_policy.env_runner",), (BaseRunner,))
 
 
 def evaluate(
-    checkpoint: str, output_dir: str, device: str, overrides: Mapping[str, Any], precision: str = "float32"
+    checkpoint: str,
+    output_dir: str,
+    device: str,
+    overrides: Mapping[str, Any],
+    precision: str = "float32",
+    trust: bool = False,
 ) -> str:
     """Rolls a checkpoint's policy out and writes scores, videos and a report to `output_dir`.
 
@@ -26,14 +37,25 @@ def evaluate(
         device: "auto", "cpu", "cuda:0", ...
         overrides: of the runner's arguments in the checkpoint's config, e.g. `n_test`.
         precision: that actions are sampled in, "float32" or "bf16".
+        trust: let the checkpoint's config build and run whatever it names.
 
     Returns:
         The scores as a text table.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be loaded, or has no simulation that it may build.
     """
-    policy, cfg = load_policy(checkpoint, device)
+    policy, cfg = load_policy(checkpoint, device, trust)
     if precision == "bf16":
         policy.inference_dtype = torch.bfloat16
-    runner_cfg = cfg.task.env_runner
+    runner_cfg = OmegaConf.select(cfg, "task.env_runner")
+    if not isinstance(runner_cfg, DictConfig):
+        raise CheckpointError(f"{checkpoint} names no simulation to roll out in (task.env_runner of its config)")
+    if not trust:
+        try:
+            check_part(OmegaConf.to_container(runner_cfg), RUNNER, "task.env_runner")
+        except UnsafeConfigError as error:
+            raise CheckpointError(f"{checkpoint} was refused: {error}. --trust builds it all the same") from error
     OmegaConf.update(cfg, "task.env_runner", dict(overrides), merge=True)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     env_runner = instantiate(runner_cfg, "task.env_runner", output_dir=output_dir)
