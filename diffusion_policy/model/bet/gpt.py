@@ -1,8 +1,8 @@
 """Decoder-only transformer of Behavior Transformers (Shafiullah et al. 2022, section 3.2), after GPT-2."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-import torch
 
 
 class GPT(nn.Module):

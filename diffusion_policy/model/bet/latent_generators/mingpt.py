@@ -122,7 +122,9 @@ class MinGPT(nn.Module):
         """Logits `(B, T, V)` of the bins and offsets `(B, T, V, Da)` in each."""
         output = self.model(obs_rep)
         offsets = output[..., self.vocab_size :]
-        return output[..., : self.vocab_size], offsets.unflatten(-1, (self.vocab_size, offsets.shape[-1] // self.vocab_size))
+        return output[..., : self.vocab_size], offsets.unflatten(
+            -1, (self.vocab_size, offsets.shape[-1] // self.vocab_size)
+        )
 
 
 def _in_bins(offsets: Tensor, bins: Tensor) -> Tensor:
