@@ -12,10 +12,10 @@ class BaseLowdimPolicy(BasePolicy):
     """Observes `obs` `(B, To, Do)`.
 
     Attributes:
-        obs_dim: length Do of an observation; None where a policy is not told.
+        obs_dim: length Do of an observation; 0 where a policy is not told.
     """
 
-    obs_dim: int | None = None
+    obs_dim: int = 0
 
     def _checked(self, obs_dict: Mapping[str, Any], n_steps: int) -> Tensor:
         """The observations `(B, >= n_steps, Do)`."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.model.vision.robomimic_obs_encoder import make_robomimic_obs_encoder
@@ -23,6 +23,8 @@ class IbcDfoHybridImagePolicy(BaseIbcPolicy, BaseImagePolicy):
         For the others see BaseIbcPolicy.
     """
 
+    obs_encoder: nn.Module
+
     def __init__(
         self,
         shape_meta: Mapping[str, Any],
@@ -40,7 +42,7 @@ class IbcDfoHybridImagePolicy(BaseIbcPolicy, BaseImagePolicy):
         crop_shape: Sequence[int] | None = (76, 76),
     ) -> None:
         meta = ShapeMeta.parse(shape_meta)
-        encoder = make_robomimic_obs_encoder(meta, crop_shape, obs_encoder_group_norm, eval_fixed_crop)
+        encoder: Any = make_robomimic_obs_encoder(meta, crop_shape, obs_encoder_group_norm, eval_fixed_crop)
         super().__init__(
             obs_feature_dim=n_obs_steps * encoder.output_shape()[0],
             action_dim=meta.action_dim,

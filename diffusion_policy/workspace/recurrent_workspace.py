@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_policy.common.pytorch_util import dict_apply
 from diffusion_policy.policy.base_policy import as_obs_dict
 from diffusion_policy.workspace.train_workspace import TrainWorkspace
 
@@ -17,7 +16,7 @@ class RecurrentWorkspace(TrainWorkspace):
     def sampled_and_demonstrated(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         obs, n_steps = as_obs_dict(batch["obs"]), batch["action"].shape[1]
         self.policy.reset()
-        steps = [dict_apply(obs, lambda x, t=t: x[:, t : t + 1]) for t in range(n_steps)]
+        steps = [{key: value[:, t : t + 1] for key, value in obs.items()} for t in range(n_steps)]
         actions = [self.policy.predict_action(step)["action"] for step in steps]
         self.policy.reset()
         return torch.cat(actions, dim=1), batch["action"]

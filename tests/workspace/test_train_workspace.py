@@ -79,7 +79,7 @@ def test_same_seed_same_run_and_other_seed_another(make_workspace, tmp_path):
 )
 def test_resumed_run_equals_uninterrupted_run(make_workspace, tmp_path, config, how):
     """Three epochs, then the rest by another process's workspace: same weights, log, schedule and top-k."""
-    overrides = ["training.num_epochs=6", "checkpoint.topk.k=2", SHIPPED_DATA, *how]
+    overrides = ["training.num_epochs=6", "training.checkpoint_every=1", "checkpoint.topk.k=2", SHIPPED_DATA, *how]
     make_workspace(overrides, tmp_path / "whole", config).run()
 
     class StopError(Exception):
