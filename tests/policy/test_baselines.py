@@ -169,7 +169,7 @@ def test_bc_rnn_gmm_on_images_equals_fixture(compat):
 # Learning
 
 
-@pytest.mark.parametrize(("name", "n_steps", "lr"), [("BET", 200, 2e-3), ("IBC", 100, 5e-4), ("BC-RNN-GMM", 100, 1e-3)])
+@pytest.mark.parametrize(("name", "n_steps", "lr"), [("BET", 200, 2e-3), ("IBC", 100, 5e-4), ("BC-RNN-GMM", 300, 1e-3)])
 def test_two_modes_are_learnt(name, n_steps, lr):
     policy, n_obs_steps = _policy(name)
     policy.train()

@@ -69,7 +69,8 @@ def make_rnn_gmm(shape_meta: ShapeMeta, obs_type: str, crop_shape: Sequence[int]
 
 
 def _encoder_kwargs(crop_shape: Sequence[int] | None) -> dict[str, Any]:
-    none: dict[str, Any] = {"core_class": None, "core_kwargs": {}, "obs_randomizer_class": None, "obs_randomizer_kwargs": {}}
+    none: dict[str, Any] = {"core_class": None, "core_kwargs": {}}
+    none |= {"obs_randomizer_class": None, "obs_randomizer_kwargs": {}}
     rgb = {**none, "core_class": "VisualCore", "core_kwargs": copy.deepcopy(VISUAL_CORE)}
     if crop_shape is not None:
         # Tells the library how large crops are; our own randomizers replace these.
