@@ -57,9 +57,9 @@ def fast_training(cfg: DictConfig, dataset: Any, folder: str, **training: Any) -
     stream = epochs(batches)
 
     def train() -> torch.Tensor:
-        loss = workspace.train_step(next(stream), workspace.global_step)
+        losses = workspace.train_step(next(stream), workspace.global_step)
         workspace.global_step += 1
-        return loss
+        return losses["loss"]
 
     return train
 

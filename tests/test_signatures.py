@@ -13,6 +13,7 @@ DIFFERENT = {
     "gym_util.sync_vector_env.SyncVectorEnv.reset_wait",  # gymnasium's vector envs have reset and step
     "gym_util.sync_vector_env.SyncVectorEnv.step_async",
     "gym_util.sync_vector_env.SyncVectorEnv.step_wait",
+    "model.bet.action_ae.AbstractActionAE",  # there is one kind of bins, and one model of them
     "model.common.normalizer.SingleFieldLinearNormalizer.fit",  # takes them in this order, by *args
     "model.diffusion.mask_generator.DummyMaskGenerator",  # nothing uses these
     "model.diffusion.mask_generator.KeypointMaskGenerator",
@@ -26,6 +27,10 @@ DIFFERENT = {
     "policy.diffusion_unet_video_policy.DiffusionUnetVideoPolicy.conditional_sample",
     "policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy.conditional_sample",
     "policy.diffusion_transformer_hybrid_image_policy.DiffusionTransformerHybridImagePolicy.conditional_sample",
+    "policy.bet_lowdim_policy.BETLowdimPolicy.get_latents",  # the original's cannot run
+    "policy.robomimic_image_policy.RobomimicImagePolicy.on_epoch_end",  # trained by compute_loss, like the others
+    "policy.robomimic_image_policy.RobomimicImagePolicy.train_on_batch",
+    "policy.robomimic_lowdim_policy.RobomimicLowdimPolicy.train_on_batch",
     "workspace.base_workspace.BaseWorkspace.save_checkpoint",  # no use_thread
     "workspace.base_workspace.BaseWorkspace.save_snapshot",  # pickled code
     "workspace.base_workspace.BaseWorkspace.create_from_snapshot",

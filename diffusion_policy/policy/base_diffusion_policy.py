@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from diffusion_policy.common.draws import Generators, draw
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.model.diffusion.linear_scheduler import LinearStep, linear_steps
 from diffusion_policy.model.diffusion.mask_generator import LowdimMaskGenerator
-from diffusion_policy.policy.base_policy import BasePolicy, Generators, as_obs_dict
+from diffusion_policy.policy.base_policy import BasePolicy, as_obs_dict, check_steps
 from diffusion_policy.policy.samplers import Denoise, Samplers, is_as_made
 from diffusion_policy.policy.sampling_graphs import SamplingGraphs
 
@@ -92,11 +93,9 @@ class BaseDiffusionPolicy(BasePolicy):
         step_kwargs: handed to the scheduler's step, e.g. `eta` for DDIM.
 
     Attributes:
-        inference_dtype: what the denoiser computes in while sampling; `torch.bfloat16` is faster and less exact.
         noise_draws: diffusion steps and noises that the loss looks at for each sample whose observations are encoded.
     """
 
-    inference_dtype: torch.dtype = torch.float32
     noise_draws: int = 1
 
     def __init__(
@@ -139,15 +138,9 @@ class BaseDiffusionPolicy(BasePolicy):
         self.register_buffer("_alphas_cumprod", noise_scheduler.alphas_cumprod.clone(), persistent=False)
 
     def _check_arguments(self) -> None:
-        for name in ("horizon", "n_obs_steps", "n_action_steps", "num_inference_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        needed = self.n_obs_steps + self.n_action_steps - 1
-        if self.horizon < needed:
-            raise ValueError(
-                f"horizon={self.horizon} is shorter than n_obs_steps + n_action_steps - 1 = {needed}: the prediction "
-                f"begins with the observed steps; set horizon to at least {needed}"
-            )
+        check_steps(self.horizon, self.n_obs_steps, self.n_action_steps)
+        if self.num_inference_steps < 1:
+            raise ValueError(f"num_inference_steps must be at least 1, got {self.num_inference_steps}")
         name = type(self.noise_scheduler).__name__
         if not hasattr(self.noise_scheduler, "alphas_cumprod"):
             raise TypeError(f"{name} has no alphas_cumprod: use a variance-preserving scheduler such as DDPMScheduler")
@@ -163,8 +156,7 @@ class BaseDiffusionPolicy(BasePolicy):
 
     def compute_loss(self, batch: Mapping[str, Any]) -> Tensor:
         """Mean squared error of the prediction at a random diffusion step (Ho et al. 2020, algorithm 1)."""
-        if "valid_mask" in batch:
-            raise ValueError("the batch has a valid_mask, which diffusion policies do not support")
+        self._refuse_valid_mask(batch)
         trajectory, condition = self._training_inputs(batch)
         if self.training and self.noise_draws > 1:
             trajectory = trajectory.repeat_interleave(self.noise_draws, dim=0)
@@ -226,8 +218,7 @@ class BaseDiffusionPolicy(BasePolicy):
         Returns:
             `action` `(B, Ta, Da)` to execute and `action_pred` `(B, T, Da)`.
         """
-        if "past_action" in obs_dict:
-            raise ValueError(f"{type(self).__name__} takes no past_action: set past_action_visible=False")
+        self._refuse_past_action(obs_dict)
         table = linear_steps(self.noise_scheduler, self.num_inference_steps, self.kwargs)
         if self.device.type != "cuda" or self.training:
             return self._predict(obs_dict, generator)
@@ -349,17 +340,7 @@ class BaseDiffusionPolicy(BasePolicy):
         return [self._noise(shape, generator) for _ in range(1 + sum(step.draws_noise for step in table))]
 
     def _noise(self, shape: tuple[int, ...], generator: Generators) -> Tensor:
-        """Standard normal noise; a row with a generator of its own does not depend on the other rows."""
-        if generator is None:
-            return torch.randn(shape, device=self.device, dtype=self.dtype)
-        if isinstance(generator, torch.Generator):
-            noise = torch.randn(shape, generator=generator, device=generator.device, dtype=self.dtype)
-        else:
-            if len(generator) != shape[0]:
-                raise ValueError(f"{len(generator)} generators for a batch of {shape[0]}: give one for each row")
-            rows = [torch.randn(shape[1:], generator=g, device=g.device, dtype=self.dtype) for g in generator]
-            noise = torch.stack(rows)
-        return noise.to(self.device, non_blocking=True)
+        return draw(torch.randn, shape, generator, self.device, self.dtype)
 
     def _say_once(self, message: str) -> None:
         if message not in self._said:

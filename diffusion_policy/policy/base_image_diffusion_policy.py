@@ -1,6 +1,6 @@
 """What diffusion policies on cameras and sensors share, whatever their encoder and denoiser."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -41,19 +41,3 @@ class BaseImageDiffusionPolicy(BaseDiffusionPolicy, BaseImagePolicy):
     def _example_obs(self, batch_size: int) -> dict[str, Tensor]:
         shapes = {key: (batch_size, self.n_obs_steps, *shape) for key, shape in self.obs_shapes.items()}
         return {key: torch.zeros(shape, device=self.device) for key, shape in shapes.items()}
-
-    def _normalized(self, obs_dict: Mapping[str, Any], keys: Iterable[str], n_steps: int) -> dict[str, Tensor]:
-        """The first steps `(B, n_steps, ...)` of some cameras and sensors, checked and normalised."""
-        return {key: self.normalizer[key].normalize(self._checked(obs_dict, key, n_steps)[:, :n_steps]) for key in keys}
-
-    def _checked(self, obs_dict: Mapping[str, Any], key: str, n_steps: int) -> Tensor:
-        if key not in obs_dict:
-            raise KeyError(f"the observation lacks {key!r}; it has {sorted(obs_dict)}")
-        value, shape = obs_dict[key], self.obs_shapes[key]
-        if tuple(value.shape[2:]) != shape or value.shape[1] < n_steps:
-            hint = ": to inpaint features, let the dataset give whole windows (dataset_obs_steps=${horizon})"
-            raise ValueError(
-                f"{key!r} has the shape {tuple(value.shape)}, expected (batch, at least {n_steps} steps, "
-                f"{', '.join(map(str, shape))}){hint if self.given_dim and value.shape[1] < n_steps else ''}"
-            )
-        return value

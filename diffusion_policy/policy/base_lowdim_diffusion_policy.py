@@ -31,7 +31,7 @@ class BaseLowdimDiffusionPolicy(BaseDiffusionPolicy, BaseLowdimPolicy):
         """Normalised observations `(B, To, Do)` as the model's condition."""
 
     def _observe(self, obs_dict: Mapping[str, Any], n_steps: int) -> Observed:
-        obs = self.normalizer["obs"].normalize(self._checked(obs_dict, n_steps)[:, :n_steps])
+        obs = self._normalized(obs_dict, n_steps)
         if self.given_dim:
             return Observed(len(obs), given=obs)
         return Observed(len(obs), model_kwargs=self._model_kwargs(obs))
@@ -45,13 +45,3 @@ class BaseLowdimDiffusionPolicy(BaseDiffusionPolicy, BaseLowdimPolicy):
             obs_pred = self.normalizer["obs"].unnormalize(sample[..., self.action_dim :])
             result |= {"action_obs_pred": self._executed(obs_pred), "obs_pred": obs_pred}
         return result
-
-    def _checked(self, obs_dict: Mapping[str, Any], n_steps: int) -> Tensor:
-        if "obs" not in obs_dict:
-            raise KeyError(f"the observation lacks the key 'obs'; it has {sorted(obs_dict)}")
-        obs = obs_dict["obs"]
-        if obs.ndim != 3 or obs.shape[1] < n_steps or obs.shape[2] != self.obs_dim:
-            raise ValueError(
-                f"obs has the shape {tuple(obs.shape)}, expected (batch, at least {n_steps} steps, {self.obs_dim})"
-            )
-        return obs

@@ -32,14 +32,14 @@ class GraphStep:
     stay as captured: which parameters are trained, where they lie, training or evaluation mode.
 
     Args:
-        step: called as `step(batch, updates)`; returns a loss, a scalar.
+        step: called as `step(batch, updates)`; returns losses, scalars by name.
         optimizer: that `step` uses; its learning rates are read from `param_groups` at each call.
         device: a GPU.
     """
 
     def __init__(
         self,
-        step: Callable[[Mapping[str, Any], bool], Tensor],
+        step: Callable[[Mapping[str, Any], bool], dict[str, Tensor]],
         optimizer: Optimizer,
         device: torch.device,
     ) -> None:
@@ -53,8 +53,8 @@ class GraphStep:
         self._n_warm_ups: Counter[Hashable] = Counter()
         self._captured: dict[Hashable, _Captured] = {}
 
-    def __call__(self, batch: Mapping[str, Any], updates: bool) -> Tensor:
-        """Trains on a batch; returns its loss, which stays as it is when the next one is computed.
+    def __call__(self, batch: Mapping[str, Any], updates: bool) -> dict[str, Tensor]:
+        """Trains on a batch; returns its losses, which stay as they are when the next ones are computed.
 
         Raises:
             CaptureError: before anything is done.
@@ -73,17 +73,17 @@ class GraphStep:
                 logger.info("Training steps are replayed from a CUDA graph")
         return self._captured[kind].replay(batch)
 
-    def _warm_up(self, batch: Mapping[str, Any], updates: bool, is_last: bool) -> Tensor:
+    def _warm_up(self, batch: Mapping[str, Any], updates: bool, is_last: bool) -> dict[str, Tensor]:
         """A step as it is, on the stream of the capture: libraries keep workspaces for each stream."""
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         watch: AbstractContextManager[list[Any]] = _synchronizations() if is_last else nullcontext([])
         with torch.cuda.stream(self._stream), self._lrs_on_device(), watch as found:
-            loss = self._step(batch, updates)
+            losses = self._step(batch, updates)
         if found:
             self._obstacle = f"it waits for the GPU in {found[0].filename}:{found[0].lineno}"
         current.wait_stream(self._stream)
-        return loss
+        return losses
 
     def _capture(self, batch: Mapping[str, Any], updates: bool) -> "_Captured":
         inputs = dict_apply(batch, torch.clone)
@@ -91,12 +91,12 @@ class GraphStep:
         gradients = [parameter.grad for parameter in parameters]
         try:
             with self._lrs_on_device(capturing=True):
-                graph, loss = capture(lambda: self._step(inputs, updates), self._stream, self._pool)
+                graph, losses = capture(lambda: self._step(inputs, updates), self._stream, self._pool)
         finally:
             # Gradients allocated in the capture hold nothing.
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 parameter.grad = gradient
-        return _Captured(graph, [leaf for _, leaf in _leaves(inputs)], loss)
+        return _Captured(graph, [leaf for _, leaf in _leaves(inputs)], losses)
 
     @contextmanager
     def _lrs_on_device(self, capturing: bool = False) -> Iterator[None]:
@@ -115,16 +115,16 @@ class GraphStep:
 
 @dataclass
 class _Captured:
-    """A graph, the tensors that it reads a batch from, in the batch's order, and the one that it leaves the loss in."""
+    """A graph, the tensors that it reads a batch from, in the batch's order, and those that it leaves the losses in."""
 
     graph: torch.cuda.CUDAGraph
     inputs: list[Tensor]
-    loss: Tensor
+    losses: dict[str, Tensor]
 
-    def replay(self, batch: Mapping[str, Any]) -> Tensor:
+    def replay(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         torch._foreach_copy_(self.inputs, [leaf for _, leaf in _leaves(batch)])
         self.graph.replay()
-        return self.loss.clone()
+        return dict_apply(self.losses, torch.clone)
 
 
 def _obstacle(optimizer: Optimizer) -> str | None:

@@ -43,7 +43,7 @@ class RunLog:
             )
         )
         self._log_every = cfg.training.get("log_every", 50)
-        self._pending: list[tuple[Tensor, dict[str, Any]]] = []
+        self._pending: list[tuple[Mapping[str, Tensor], dict[str, Any]]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -53,22 +53,23 @@ class RunLog:
     ) -> None:
         self._stack.__exit__(exc_type, exc, traceback)
 
-    def step(self, loss: Tensor, values: Mapping[str, Any]) -> None:
-        """Takes the loss of a training step, still on the device, and what else is known of the step."""
-        self._pending.append((loss, dict(values)))
+    def step(self, losses: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Takes the losses of a training step by name, still on the device, and what else is known of the step."""
+        self._pending.append((losses, dict(values)))
         self._bar.update()
 
-    def flush(self, keep_last: bool = False) -> list[float]:
-        """Writes the waiting steps and returns their losses; the last may be left to the epoch's record."""
+    def flush(self, keep_last: bool = False) -> list[dict[str, Any]]:
+        """Writes the records of the waiting steps and returns them; the last may be left to the epoch's record."""
         if not self._pending:
             return []
-        losses = torch.stack([loss for loss, _ in self._pending]).tolist()
-        records = [{"train_loss": loss, **values} for loss, (_, values) in zip(losses, self._pending, strict=True)]
+        waiting = [loss for losses, _ in self._pending for loss in losses.values()]
+        read = iter(torch.stack(waiting).tolist())
+        records = [{f"train_{name}": next(read) for name in losses} | values for losses, values in self._pending]
         for record in records[:-1] if keep_last else records:
             self.write(record)
-        self._bar.set_postfix(epoch=records[-1]["epoch"], loss=f"{losses[-1]:.4f}", refresh=False)
+        self._bar.set_postfix(epoch=records[-1]["epoch"], loss=f"{records[-1]['train_loss']:.4f}", refresh=False)
         self._pending.clear()
-        return losses
+        return records
 
     @property
     def is_full(self) -> bool:

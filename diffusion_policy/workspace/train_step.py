@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.cuda_graph import CaptureError
+from diffusion_policy.common.pytorch_util import dict_apply
 from diffusion_policy.model.diffusion.ema_model import EMAModel
 from diffusion_policy.workspace.graph_step import GraphStep
 
@@ -22,7 +23,7 @@ class TrainStep:
     """Computes the loss of a batch and, every `accumulate` calls, updates the model; nothing waits for the device.
 
     Args:
-        model: has `compute_loss(batch)` and `device`.
+        model: has `compute_losses(batch)` and `device`.
         optimizer: over the model's parameters.
         lr_scheduler: stepped after each update.
         ema: moving average of the model, moved each call.
@@ -50,11 +51,11 @@ class TrainStep:
         self.accumulate = accumulate
         self.max_grad_norm = max_grad_norm
         self.precision = precision
-        self._compute_loss = model.compute_loss
+        self._compute_losses = model.compute_losses
         if step == "compile":
             # Random numbers are drawn as without compilation, so that losses compare.
             options: dict[str, Any] = {"fallback_random": True}
-            self._compute_loss = torch.compile(model.compute_loss, dynamic=False, options=options)
+            self._compute_losses = torch.compile(model.compute_losses, dynamic=False, options=options)
         self._step = step
         self._graph: GraphStep | None = None
         if step in ("auto", "graph"):
@@ -62,8 +63,8 @@ class TrainStep:
         models = [model] if ema is None else [model, ema.averaged_model]
         self._changed = [tensor for each in models for tensor in (*each.parameters(), *each.buffers())]
 
-    def __call__(self, batch: Mapping[str, Any], step: int) -> Tensor:
-        """Trains on a batch; returns its loss, detached and still on the device.
+    def __call__(self, batch: Mapping[str, Any], step: int) -> dict[str, Tensor]:
+        """Trains on a batch; returns its loss and the parts of it by name, detached and still on the device.
 
         Args:
             batch: on the model's device.
@@ -72,19 +73,19 @@ class TrainStep:
         updates = (step + 1) % self.accumulate == 0
         if self.ema is not None:
             self.ema.advance()
-        loss = self._run(batch, updates)
+        losses = self._run(batch, updates)
         # Autograd sees neither what a fused optimizer changes nor what a CUDA graph does.
         torch.autograd.graph.increment_version(self._changed)
         if updates:
             self.lr_scheduler.step()
-        return loss
+        return losses
 
     @property
     def lr(self) -> float:
         """Learning rate of the next update."""
         return float(self.lr_scheduler.get_last_lr()[0])
 
-    def _run(self, batch: Mapping[str, Any], updates: bool) -> Tensor:
+    def _run(self, batch: Mapping[str, Any], updates: bool) -> dict[str, Tensor]:
         if self._graph is not None:
             try:
                 return self._graph(batch, updates)
@@ -95,11 +96,11 @@ class TrainStep:
                 self._graph = None
         return self._forward_backward_update(batch, updates)
 
-    def _forward_backward_update(self, batch: Mapping[str, Any], updates: bool) -> Tensor:
+    def _forward_backward_update(self, batch: Mapping[str, Any], updates: bool) -> dict[str, Tensor]:
         """What a step does on the device."""
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
-            loss: Tensor = self._compute_loss(batch)
-        (loss / self.accumulate).backward()
+            losses: dict[str, Tensor] = self._compute_losses(batch)
+        (losses["loss"] / self.accumulate).backward()
         if updates:
             if self.max_grad_norm is not None:
                 clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
@@ -108,7 +109,7 @@ class TrainStep:
             self.optimizer.zero_grad(set_to_none=self._graph is None or self.accumulate == 1)
         if self.ema is not None:
             self.ema.update(self.model)
-        return loss.detach()
+        return dict_apply(losses, torch.Tensor.detach)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -22,10 +23,11 @@ from diffusion_policy.common.checkpoint_file import link_checkpoint, read_checkp
 from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
 from diffusion_policy.common.config import ConfigError, check_keys, instantiate
 from diffusion_policy.common.device import resolve_device
-from diffusion_policy.common.pytorch_util import optimizer_to
+from diffusion_policy.common.pytorch_util import dict_apply, optimizer_to
 from diffusion_policy.common.random_state import get_random_state, seed_everything, set_random_state
 from diffusion_policy.common.report import write_report
 from diffusion_policy.model.common.lr_scheduler import get_scheduler
+from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.policy.base_policy import as_obs_dict
 from diffusion_policy.workspace.base_workspace import BaseWorkspace
 from diffusion_policy.workspace.batch_source import BatchSource
@@ -76,11 +78,30 @@ class TrainWorkspace(BaseWorkspace):
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer of the policy's parameters, or the policy's own if the config names no class."""
-        if "_target_" not in self.cfg.optimizer and hasattr(self.model, "get_optimizer"):
-            arguments: dict[Any, Any] = {**self.cfg.optimizer}
+        cfg = self.cfg.get("optimizer", {})
+        if "_target_" not in cfg and hasattr(self.model, "get_optimizer"):
+            arguments: dict[Any, Any] = {**cfg}
             check_keys(arguments, inspect.signature(self.model.get_optimizer).parameters, "optimizer")
             return self.model.get_optimizer(**arguments)
         return instantiate(self.cfg.optimizer, "optimizer", params=self.model.parameters())
+
+    def make_lr_scheduler(self, n_updates: int) -> LRScheduler:
+        """The schedule of the learning rate over all `n_updates` of the run."""
+        training = self.cfg.training
+        return get_scheduler(
+            training.lr_scheduler,
+            optimizer=self.optimizer,
+            num_warmup_steps=training.lr_warmup_steps,
+            num_training_steps=n_updates,
+        )
+
+    def make_normalizer(self, dataset: Any) -> LinearNormalizer:
+        """What the policy normalises by."""
+        normalizer: LinearNormalizer = dataset.get_normalizer()
+        return normalizer
+
+    def fit_to_data(self, dataset: Any) -> None:
+        """What a method learns of the data before training; the policy has its normalizer and is on its device."""
 
     @property
     def policy(self) -> Any:
@@ -143,18 +164,15 @@ class TrainWorkspace(BaseWorkspace):
     def _build(self, dataset: Any, steps_per_epoch: int, device: torch.device) -> None:
         """Completes the parts that depend on the data and puts all of them on the device."""
         cfg = self.cfg
-        normalizer = dataset.get_normalizer()
+        normalizer = self.make_normalizer(dataset)
         for policy in (self.model, self.ema_model):
             if policy is not None:
                 policy.set_normalizer(normalizer)
                 policy.to(device)
+        self.fit_to_data(dataset)
         optimizer_to(self.optimizer, device)
-        self.lr_scheduler = get_scheduler(
-            cfg.training.lr_scheduler,
-            optimizer=self.optimizer,
-            num_warmup_steps=cfg.training.lr_warmup_steps,
-            num_training_steps=steps_per_epoch * cfg.training.num_epochs // cfg.training.gradient_accumulate_every,
-        )
+        n_updates = steps_per_epoch * cfg.training.num_epochs // cfg.training.gradient_accumulate_every
+        self.lr_scheduler = self.make_lr_scheduler(n_updates)
         self.ema = None if self.ema_model is None else instantiate(cfg.ema, "ema", model=self.ema_model)
         self.topk = TopKCheckpointManager(str(self.get_checkpoint_path().parent), **cfg.checkpoint.topk)
 
@@ -217,21 +235,20 @@ class TrainWorkspace(BaseWorkspace):
     def _train_epoch(self, batches: Iterable[Any], log: RunLog) -> dict[str, Any]:
         self._set_train_mode()
         start, n_samples = time.perf_counter(), 0
-        losses: list[float] = []
+        records: list[dict[str, Any]] = []
         for batch in batches:
             if log.is_full:
-                losses += log.flush()
-            loss = self.train_step(batch, self.global_step)
-            values = {"global_step": self.global_step, "epoch": self.epoch, "lr": self.train_step.lr}
-            log.step(loss, values)
+                records += log.flush()
+            losses = self.train_step(batch, self.global_step)
+            log.step(losses, {"global_step": self.global_step, "epoch": self.epoch, "lr": self.train_step.lr})
             self.global_step += 1
             n_samples += len(batch["action"])
-        losses += log.flush(keep_last=True)
+        records += log.flush(keep_last=True)
         seconds = time.perf_counter() - start
         return {
-            "train_loss": sum(losses) / len(losses),
-            **values,
-            "steps_per_second": len(losses) / seconds,
+            **records[-1],
+            "train_loss": sum(record["train_loss"] for record in records) / len(records),
+            "steps_per_second": len(records) / seconds,
             "samples_per_second": n_samples / seconds,
             "peak_memory_mb": peak_memory_mb(self.model.device),
         }
@@ -257,12 +274,16 @@ class TrainWorkspace(BaseWorkspace):
     @torch.no_grad()
     def _sample(self, batch: Mapping[str, Any]) -> float:
         """Mean squared error of sampled against demonstrated actions, in the dataset's units."""
-        actions = batch["action"]
+        batch = dict_apply(batch, lambda x: x[: self.cfg.training.get("sample_max_batch")])
+        return F.mse_loss(*self.sampled_and_demonstrated(batch)).item()
+
+    def sampled_and_demonstrated(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """What the policy does on a training batch, and what was done: actions `(B, T, Da)`, or `(B, Ta, Da)`."""
         result = self.policy.predict_action(as_obs_dict(batch["obs"]))
-        if self.cfg.get("pred_action_steps_only"):
-            start = self.cfg.n_obs_steps - 1
-            return F.mse_loss(result["action"], actions[:, start : start + self.cfg.n_action_steps]).item()
-        return F.mse_loss(result["action_pred"], actions).item()
+        if "action_pred" in result and not self.cfg.get("pred_action_steps_only"):
+            return result["action_pred"], batch["action"]
+        start = self.cfg.n_obs_steps - 1
+        return result["action"], batch["action"][:, start : start + self.cfg.n_action_steps]
 
     def _checkpoint(self, record: Mapping[str, Any]) -> None:
         """Writes the checkpoint among the k best if it is one, and `latest` as a second name of the same file.

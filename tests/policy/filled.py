@@ -23,10 +23,26 @@ def filled_policy(fixture, scheduler_name):
         num_inference_steps=scheduler["num_inference_steps"],
         **kwargs,
     )
-    _fill(policy, meta["fill"], meta["amp"])
+    return _prepared(policy, fixture)
+
+
+def filled_baseline(fixture):
+    """The policy of a fixture that denoises nothing, likewise."""
+    meta = fixture.meta
+    shape_meta = {"shape_meta": meta["shape_meta"]} if "shape_meta" in meta else {}
+    return _prepared(hydra.utils.get_class(meta["policy_class"])(**shape_meta, **meta["policy_kwargs"]), fixture)
+
+
+def fixture_normalizer(fixture):
+    """The normalizer of a fixture."""
     normalizer = LinearNormalizer()
     normalizer.load_state_dict(fixture.tensors("in/normalizer/"))
-    policy.set_normalizer(normalizer)
+    return normalizer
+
+
+def _prepared(policy, fixture):
+    _fill(policy, fixture.meta["fill"], fixture.meta.get("amp", {"default": 0.02}))
+    policy.set_normalizer(fixture_normalizer(fixture))
     return policy.eval()
 
 

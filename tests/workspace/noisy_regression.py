@@ -30,6 +30,9 @@ class NoisyRegression(nn.Module):
         features = features + 0.1 * torch.randn(features.shape, device=features.device)
         return F.mse_loss(self.decoder(features).mT, batch["action"])
 
+    def compute_losses(self, batch):
+        return {"loss": self.compute_loss(batch)}
+
 
 def make_batches(sizes, device="cpu"):
     """Batches of these sizes: the actions are a function of the observations, so there is something to learn."""
@@ -64,7 +67,7 @@ class Training:
             self.step = TrainStep(self.model, self.optimizer, self.lr_scheduler, self.ema, **self.kwargs)
         losses = []
         for batch in batches:
-            losses.append(self.step(batch, self.n_steps))
+            losses.append(self.step(batch, self.n_steps)["loss"])
             self.n_steps += 1
         return torch.stack(losses).cpu()
 

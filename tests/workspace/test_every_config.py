@@ -10,7 +10,7 @@ from training_log import read_log
 from diffusion_policy.workspace.evaluation import evaluate
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "diffusion_policy" / "config"
-CONFIGS = sorted(path.stem for path in CONFIG_DIR.glob("train_diffusion_*.yaml"))
+CONFIGS = sorted(path.stem for path in CONFIG_DIR.glob("train_*.yaml"))
 WHOLE_WINDOWS = "dataset_obs_steps=${horizon}"
 CONDITIONS = [
     ("train_diffusion_unet_lowdim_workspace", ["obs_as_global_cond=false", "obs_as_local_cond=true"]),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from diffusion_policy.model.common.module_attr_mixin import ModuleAttrMixin
+from diffusion_policy.model.common.optim_groups import get_decay_groups
 from diffusion_policy.model.diffusion.positional_embedding import SinusoidalPosEmb
 
 
@@ -101,19 +102,7 @@ class TransformerForDiffusion(ModuleAttrMixin):
 
     def get_optim_groups(self, weight_decay: float = 1e-3) -> list[dict[str, Any]]:
         """Parameters in two groups: matrices of linear and attention layers decay, all else does not."""
-        layers = (nn.Linear, nn.MultiheadAttention)
-        decaying = {
-            f"{module_name}.{name}"
-            for module_name, module in self.named_modules()
-            if isinstance(module, layers)
-            for name, _ in module.named_parameters(recurse=False)
-            if name.endswith("weight")
-        }
-        parameters = dict(sorted(self.named_parameters()))
-        return [
-            {"params": [p for name, p in parameters.items() if name in decaying], "weight_decay": weight_decay},
-            {"params": [p for name, p in parameters.items() if name not in decaying], "weight_decay": 0.0},
-        ]
+        return get_decay_groups(self, weight_decay)
 
     def configure_optimizers(
         self, learning_rate: float = 1e-4, weight_decay: float = 1e-3, betas: tuple[float, float] = (0.9, 0.95)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.functional import center_crop
 
+from diffusion_policy.common.draws import Generators, draw
+
 
 class CropRandomizer(nn.Module):
     """Crops `(..., C, H, W)` to `(..., C, crop_height, crop_width)`, each image of the batch where chance wants.
@@ -14,8 +16,13 @@ class CropRandomizer(nn.Module):
         input_shape: `(C, H, W)`.
         crop_height: height of the crop, at most H.
         crop_width: width of the crop, at most W.
-        random_in_eval: crop at random in evaluation too, as robomimic 0.2 did, and draw from the global generator.
+        random_in_eval: crop at random in evaluation too, as robomimic 0.2 did.
+
+    Attributes:
+        generators: where random crops are drawn from; one for each image makes them independent of the others.
     """
+
+    generators: Generators = None
 
     def __init__(
         self, input_shape: Sequence[int], crop_height: int, crop_width: int, random_in_eval: bool = False
@@ -45,7 +52,7 @@ class CropRandomizer(nn.Module):
         if tuple(inputs.shape[-3:]) != self.input_shape:
             raise ValueError(f"got images {tuple(inputs.shape[-3:])}, expected {self.input_shape}")
         if self.training or self.random_in_eval:
-            crops = sample_random_image_crops(inputs, self.crop_height, self.crop_width)
+            crops = sample_random_image_crops(inputs, self.crop_height, self.crop_width, self.generators)
         else:
             crops = center_crop(inputs, [self.crop_height, self.crop_width])
         if crops.is_cuda and crops.ndim == 4:  # the layout of its fast convolutions, which then pass it on
@@ -83,11 +90,15 @@ def crop_image_from_indices(images: Tensor, crop_indices: Tensor, crop_height: i
     return crops.unflatten(0, images.shape[:-3])
 
 
-def sample_random_image_crops(images: Tensor, crop_height: int, crop_width: int) -> Tensor:
-    """A random crop of each image `(..., C, H, W)`, drawn from the generator of their device."""
+def sample_random_image_crops(
+    images: Tensor, crop_height: int, crop_width: int, generator: Generators = None
+) -> Tensor:
+    """A random crop of each image `(..., C, H, W)`, drawn from the generator of their device if there is no other."""
     height, width = images.shape[-2:]
     # The last offset is never drawn, and all rows are drawn before all columns: as in the original, so that a seed
     # gives the same crops.
-    top = (torch.rand(images.shape[:-3], device=images.device) * (height - crop_height)).long()
-    left = (torch.rand(images.shape[:-3], device=images.device) * (width - crop_width)).long()
+    top, left = (
+        (draw(torch.rand, images.shape[:-3], generator, images.device) * room).long()
+        for room in (height - crop_height, width - crop_width)
+    )
     return crop_image_from_indices(images, torch.stack((top, left), dim=-1), crop_height, crop_width)

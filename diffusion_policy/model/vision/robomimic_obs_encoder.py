@@ -8,7 +8,7 @@ import contextlib
 import copy
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -47,25 +47,49 @@ def make_robomimic_obs_encoder(
     Raises:
         ValueError: a crop does not fit a camera, which is named.
     """
+    crops = make_crops(shape_meta, crop_shape, random_in_eval=not eval_fixed_crop)
+    with quiet_robomimic():
+        encoder = _library_encoder(shape_meta, crops)
+    return batch_norm_to_group_norm(encoder) if group_norm else encoder
+
+
+def make_crops(
+    shape_meta: ShapeMeta, crop_shape: Sequence[int] | None, random_in_eval: bool
+) -> dict[str, CropRandomizer]:
+    """What crops each camera's images, by key; nothing if there is no shape of crops.
+
+    Raises:
+        ValueError: a crop does not fit a camera, which is named.
+    """
     crops = {}
     if crop_shape is not None:
         height, width = crop_shape
         for key in shape_meta.rgb_keys:
             with naming_camera(key):
-                crops[key] = CropRandomizer(shape_meta.obs[key], height, width, random_in_eval=not eval_fixed_crop)
-    # Of robomimic's macros, and of torchvision about an argument that robomimic passes: nothing a user can act on.
+                crops[key] = CropRandomizer(shape_meta.obs[key], height, width, random_in_eval)
+    return crops
+
+
+@contextlib.contextmanager
+def quiet_robomimic() -> Iterator[None]:
+    """Hides what robomimic says of its macros, and torchvision of an argument of it: nothing a user can act on."""
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        encoder = _library_encoder(shape_meta, crops)
-    return batch_norm_to_group_norm(encoder) if group_norm else encoder
+        yield
 
 
-def _library_encoder(shape_meta: ShapeMeta, crops: dict[str, CropRandomizer]) -> nn.Module:
-    from robomimic.models.obs_nets import ObservationEncoder
+def tell_modalities(shape_meta: ShapeMeta) -> None:
+    """Tells robomimic, which keeps it globally, which observations are images."""
     from robomimic.utils import obs_utils
 
     modalities = {"rgb": list(shape_meta.rgb_keys), "low_dim": list(shape_meta.low_dim_keys)}
     obs_utils.initialize_obs_modality_mapping_from_dict(modalities)
+
+
+def _library_encoder(shape_meta: ShapeMeta, crops: dict[str, CropRandomizer]) -> nn.Module:
+    from robomimic.models.obs_nets import ObservationEncoder
+
+    tell_modalities(shape_meta)
     encoder = ObservationEncoder()
     for key, shape in shape_meta.obs.items():
         if key in shape_meta.rgb_keys:
