@@ -37,6 +37,7 @@ EVERYWHERE = {
     "training.noise_draws": 1,
     "training.log_every": 50,
     "logging.mode": "auto",
+    "checkpoint.on_save_error": "warn",
 }
 # The original's Push-T dataset loads all frames of a window and knows nothing of shapes; ours is told both.
 PUSHT_IMAGE_DATASET = {"n_obs_steps": "dataset_obs_steps", "shape_meta": "shape_meta"}

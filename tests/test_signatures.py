@@ -26,7 +26,6 @@ DIFFERENT = {
     "policy.diffusion_unet_video_policy.DiffusionUnetVideoPolicy.conditional_sample",
     "policy.diffusion_transformer_lowdim_policy.DiffusionTransformerLowdimPolicy.conditional_sample",
     "policy.diffusion_transformer_hybrid_image_policy.DiffusionTransformerHybridImagePolicy.conditional_sample",
-    "workspace.base_workspace.BaseWorkspace.save_checkpoint",  # no use_thread
     "workspace.base_workspace.BaseWorkspace.save_snapshot",  # pickled code
     "workspace.base_workspace.BaseWorkspace.create_from_snapshot",
 }
