@@ -58,7 +58,7 @@ def test_truncated_file_is_refused(tmp_path, keep):
     write_checkpoint(path, PAYLOAD)
     data = path.read_bytes()
     path.write_bytes(data[: keep if isinstance(keep, int) else int(keep * len(data))])
-    with pytest.raises(CheckpointError, match="truncated or not a checkpoint|damaged: its end"):
+    with pytest.raises(CheckpointError, match=r"truncated or not a checkpoint|damaged: its end"):
         read_checkpoint(path)
 
 
