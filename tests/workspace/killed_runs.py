@@ -1,4 +1,4 @@
-"""Kills real training runs at random moments and resumes them; run as a script, which prints what happened as JSON.
+"""Kills real training runs at random moments and resumes them; run as a script, which writes what happened as JSON.
 
 One process imports everything and forks the others, which train at once.
 """
@@ -131,7 +131,8 @@ def main(repository, demonstrations, folder, n_kills):
     train(cfg, runs[-1])
     expected = outcome(runs[0])
     equal = [outcome(run) == expected for run in runs]
-    print(json.dumps({"equal": equal, "steps": steps, "while_saving": while_saving, "files": list(expected["files"])}))
+    result = {"equal": equal, "steps": steps, "while_saving": while_saving, "files": list(expected["files"])}
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 if __name__ == "__main__":

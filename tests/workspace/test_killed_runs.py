@@ -12,8 +12,11 @@ def test_runs_killed_at_any_moment_end_as_undisturbed_ones(repository, few_demon
     path = os.pathsep.join(map(str, (repository, repository / "tests", repository / "tests" / "workspace")))
     done = subprocess.run(
         [sys.executable, "-m", "killed_runs", repository, few_demonstrations, tmp_path, "25"],
-        **{"env": {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}, "cwd": repository},
-        **{"capture_output": True, "text": True, "timeout": 400},
+        cwd=repository,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
