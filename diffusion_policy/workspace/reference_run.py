@@ -44,6 +44,12 @@ def with_training_state(payload: Mapping[str, Any], workspace: Any, batches_per_
     values = payload["values"]
     if not {"global_step", "epoch"} <= values.keys():
         raise CheckpointError(f"this checkpoint says only {sorted(values)}, not at which step and epoch it was made")
+    missing = {"model", "optimizer"} - payload["state_dicts"].keys()
+    if missing:
+        raise CheckpointError(
+            f"training cannot continue from this checkpoint: it has no state of {', '.join(sorted(missing))}, "
+            f"only of {', '.join(payload['state_dicts'])}"
+        )
     training = payload["cfg"].get("training", {})
     limit = 3 if training.get("debug") else training.get("max_train_steps")
     n_epochs = values["epoch"] + 1
