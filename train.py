@@ -11,6 +11,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from diffusion_policy.common.checkpoint_file import CheckpointError
 from diffusion_policy.common.config import register_resolvers
 
 CONFIG_DIR = Path(__file__).parent / "diffusion_policy" / "config"
@@ -25,6 +26,8 @@ def main(cfg: DictConfig) -> None:
         workspace.run()
     except KeyboardInterrupt:
         sys.exit(f"Stopped. To continue, add to the same command: hydra.run.dir={workspace.output_dir}")
+    except CheckpointError as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":

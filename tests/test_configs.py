@@ -35,6 +35,7 @@ EVERYWHERE = {
     "training.precision": "auto",
     "training.log_every": 50,
     "logging.mode": "auto",
+    "checkpoint.on_save_error": "warn",
 }
 OF_DIFFUSION = {"training.grad_norm_clip": None, "training.noise_draws": 1}
 # robomimic's learning rate is constant; ours can be scheduled, and gradients accumulated and clipped.

@@ -31,7 +31,6 @@ DIFFERENT = {
     "policy.robomimic_image_policy.RobomimicImagePolicy.on_epoch_end",  # trained by compute_loss, like the others
     "policy.robomimic_image_policy.RobomimicImagePolicy.train_on_batch",
     "policy.robomimic_lowdim_policy.RobomimicLowdimPolicy.train_on_batch",
-    "workspace.base_workspace.BaseWorkspace.save_checkpoint",  # no use_thread
     "workspace.base_workspace.BaseWorkspace.save_snapshot",  # pickled code
     "workspace.base_workspace.BaseWorkspace.create_from_snapshot",
 }

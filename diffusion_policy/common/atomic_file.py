@@ -1,6 +1,7 @@
 """Files that are never seen half-written."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
+    """Removes the temporary files of killed processes from a folder, to which nobody else may be writing."""
+    if not Path(folder).is_dir():
+        return []
+    leftovers = [path for path in Path(folder).iterdir() if re.fullmatch(r"\..+\.\d+\.tmp", path.name)]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return leftovers
 
 
 def _sync(path: Path) -> None:

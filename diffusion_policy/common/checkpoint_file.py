@@ -6,6 +6,7 @@ data they should be: opening somebody's file cannot run their code.
 """
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import torch
 from diffusion_policy.common.atomic_file import atomic_path
 from diffusion_policy.common.checkpoint_archive import CheckpointArchive, DamagedError, ForeignError
 from diffusion_policy.common.checkpoint_content import check_plain, plain_config
+from diffusion_policy.common.checkpoint_hash import ContentHashError, HashedFile, verify_content
 from diffusion_policy.common.checkpoint_trusted import load_trusted
 from diffusion_policy.common.checkpoint_unpickler import Storage, UnsafeError, load_plain
+from diffusion_policy.common.plain_state import plain_copy
 
 FORMAT = "diffusion_policy.checkpoint/1"
 ORIGINAL_FORMAT = "original"
@@ -30,19 +33,28 @@ class CheckpointError(RuntimeError):
 def write_checkpoint(path: str | os.PathLike[str], payload: dict[str, Any]) -> None:
     """Writes `payload` so that `path` holds, at every moment, either the old content or the new.
 
+    Equal payloads make equal files, byte for byte, whatever they are called; a content hash ends them.
+
     Raises:
-        CheckpointError: if the disk refuses; the old file is intact and no part of the new one stays.
+        CheckpointError: if the disk refuses, or the payload holds something that is neither a tensor nor plain;
+            the old file is intact and no part of the new one stays.
     """
     target = Path(path)
     try:
+        content = plain_copy({"format": FORMAT, **payload})
         target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(target) as temporary:
-            torch.save({"format": FORMAT, **payload}, temporary)
-    except (OSError, RuntimeError) as error:
+        with atomic_path(target) as temporary, temporary.open("wb") as file:
+            hashed = HashedFile(file)
+            torch.save(content, hashed)  # type: ignore[arg-type]
+            hashed.finish()
+    except (OSError, RuntimeError, TypeError) as error:
         kept = "the earlier checkpoint there is intact" if target.exists() else "there was no earlier one"
+        if isinstance(error, OSError):
+            todo = "Free space, give permission, or choose another hydra.run.dir, then resume"
+        else:
+            todo = "This is a bug of what was to be saved"
         raise CheckpointError(
-            f"could not save the checkpoint {target}: {_first_line(error)}. Free space or choose another "
-            f"hydra.run.dir, then resume; {kept}"
+            f"could not save the checkpoint {target}: {_first_line(error)}. {todo}; {kept}"
         ) from error
 
 
@@ -72,7 +84,7 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", tru
         raise CheckpointError(
             f"{source} is not a checkpoint: it is {error}. Give a .ckpt file that train.py wrote"
         ) from error
-    except DamagedError as error:
+    except (DamagedError, ContentHashError) as error:
         raise CheckpointError(
             f"{source} is damaged, truncated or not a checkpoint ({error}): use another checkpoint of the run, or "
             "copy it anew"
@@ -87,17 +99,26 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", tru
 
 
 def link_checkpoint(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Gives a written checkpoint a second name that outlives the first; costs no space where links exist."""
+    """Gives a written checkpoint a second name that outlives the first; costs no space where links exist.
+
+    Raises:
+        CheckpointError: if the disk refuses; what `path` was before is intact.
+    """
     try:
-        with atomic_path(path) as temporary:
-            os.link(source, temporary)
-    except OSError:
-        write_checkpoint(path, read_checkpoint(source))
+        try:
+            with atomic_path(path) as temporary:
+                os.link(source, temporary)
+        except OSError:
+            with atomic_path(path) as temporary:
+                shutil.copyfile(source, temporary)
+    except OSError as error:
+        raise CheckpointError(f"could not give the checkpoint {source} the name {path} too: {error}") from error
 
 
 def _content(source: Path, device: torch.device, trust: bool) -> Any:
     """What the pickle in the file builds."""
     with CheckpointArchive(source) as archive:
+        archive.is_verified = verify_content(source)
         _check_byte_order(archive)
         storages: dict[str, Storage] = {}
 

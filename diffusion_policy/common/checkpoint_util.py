@@ -3,9 +3,11 @@
 import logging
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal
 
 log = logging.getLogger(__name__)
@@ -55,19 +57,22 @@ class TopKCheckpointManager:
     def saving(self, data: Mapping[str, Any]) -> Iterator[str | None]:
         """Yields the path to save to, or None if the checkpoint is not among the best.
 
-        Leaving the block deletes what is no longer among the best. If the block fails, nothing is deleted
-        and the new checkpoint is forgotten. Inside the block, `state_dict` names the new checkpoint beside
-        the old ones: saved with it, it fits whatever files a killed process leaves.
+        Leaving the block deletes what is no longer among the best. If the block fails, the new checkpoint is
+        forgotten, its file removed, and those before stay. Inside the block, `state_dict` names the new
+        checkpoint beside the old ones: saved with it, it fits whatever files a killed process leaves.
 
         Raises:
             KeyError: `data` lacks the metric, or one that the file name needs.
         """
         before = dict(self.path_value_map)
         path = self._admit(data)
+        is_new = path is not None and not os.path.exists(path)
         try:
             yield path
         except BaseException:
             self.path_value_map = before
+            if path is not None and is_new:
+                Path(path).unlink(missing_ok=True)
             raise
         self._delete_worst()
 
@@ -89,6 +94,28 @@ class TopKCheckpointManager:
         """Takes over the checkpoints of `state` that still exist in `save_dir`."""
         paths = {os.path.join(self.save_dir, os.path.basename(name)): value for name, value in state.items()}
         self.path_value_map = {path: float(value) for path, value in paths.items() if os.path.isfile(path)}
+
+    def recognise_files(self) -> None:
+        """Takes over the best k of the checkpoints in `save_dir`, by what their names say; none is deleted.
+
+        For runs whose checkpoints hold no table. A metric in a name is as exact as `format_str` writes it.
+        """
+        pattern = _pattern_of(self.format_str)
+        found = []
+        for path in Path(self.save_dir).glob("*"):
+            match = re.fullmatch(pattern, path.name)
+            values = match.groupdict() if match else {}
+            try:
+                value, age = float(values[self.monitor_key]), float(values.get("epoch", "nan"))
+            except (KeyError, ValueError):
+                continue
+            if not math.isnan(value):
+                found.append(
+                    (path.stat().st_mtime if math.isnan(age) else age, os.path.join(self.save_dir, path.name), value)
+                )
+        found.sort()  # oldest first
+        best = sorted(found, key=lambda each: each[2], reverse=self.mode == "max")[: self.k]
+        self.path_value_map = {path: value for age, path, value in found if (age, path, value) in best}
 
     def _admit(self, data: Mapping[str, Any]) -> str | None:
         if self.k == 0:
@@ -126,3 +153,16 @@ class TopKCheckpointManager:
             path = worst_of(self.path_value_map, key=self.path_value_map.__getitem__)
             del self.path_value_map[path]
             Path(path).unlink(missing_ok=True)
+
+
+def _pattern_of(format_str: str) -> str:
+    """A regular expression for what `format_str.format` makes, with a group for each field."""
+    pattern, seen = "", set()
+    for text, field, _, _ in Formatter().parse(format_str):
+        pattern += re.escape(text)
+        if field is not None and field.isidentifier() and field not in seen:
+            pattern += f"(?P<{field}>.+?)"
+            seen.add(field)
+        elif field is not None:
+            pattern += ".+?"
+    return pattern

@@ -9,6 +9,7 @@ from diffusers import SchedulerMixin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from torch.optim import Optimizer
 
 from diffusion_policy.common.checkpoint_file import CheckpointError, read_checkpoint
 from diffusion_policy.common.config import ConfigError, instantiate
@@ -38,6 +39,7 @@ POLICY = Part(
     ),
     (nn.Module, SchedulerMixin),
 )
+OPTIMIZER = Part("optimizer", ("torch.optim",), (Optimizer,))
 
 
 def load_policy(
@@ -81,6 +83,8 @@ def load_policy(
 def read_config(payload: Mapping[str, Any], trust: bool = False) -> dict[str, Any]:
     """The config of a checkpoint's payload, resolved, with nothing in it that a stranger's may not name.
 
+    What is built of its policy and optimizer is known to be one.
+
     Raises:
         UnsafeConfigError: it asks for more than a checkpoint may; `trust` lifts this, with a warning.
         CheckpointError: there is none.
@@ -96,6 +100,9 @@ def read_config(payload: Mapping[str, Any], trust: bool = False) -> dict[str, An
         check_names(cfg)
     if not isinstance(cfg.get("policy"), dict):
         raise CheckpointError("its config has no policy")
+    if not trust:
+        check_part(cfg["policy"], POLICY, "policy")
+        check_part(cfg.get("optimizer"), OPTIMIZER, "optimizer")
     return cfg
 
 
@@ -124,7 +131,6 @@ def _build(cfg: dict[str, Any], state: dict[str, Any], trust: bool) -> Any:
     if trust:
         policy = instantiate(OmegaConf.create(cfg), "policy")
     else:
-        check_part(cfg, POLICY, "policy")
         check_sizes(cfg, "policy")
         try:
             with SizeLimit.of_state(state):

@@ -1,15 +1,23 @@
 """State of an experiment and its checkpoints."""
 
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import nn
 
-from diffusion_policy.common.checkpoint_file import read_checkpoint, write_checkpoint
+from diffusion_policy.common.background_job import BackgroundJob
+from diffusion_policy.common.checkpoint_file import link_checkpoint, read_checkpoint, write_checkpoint
+from diffusion_policy.common.plain_state import HostSnapshots
+from diffusion_policy.common.safe_targets import without_pretrained_weights
+from diffusion_policy.policy.policy_loading import read_config
+
+logger = logging.getLogger(__name__)
 
 
 class BaseWorkspace:
@@ -25,6 +33,8 @@ class BaseWorkspace:
     def __init__(self, cfg: DictConfig, output_dir: str | None = None) -> None:
         self.cfg = cfg
         self._output_dir = output_dir
+        self._snapshots = HostSnapshots()
+        self._saving = BackgroundJob("save checkpoint")
 
     @property
     def output_dir(self) -> str:
@@ -46,7 +56,7 @@ class BaseWorkspace:
         parts = {key: value for key, value in vars(self).items() if key not in excluded and _has_state(value)}
         return {
             "cfg": OmegaConf.to_container(self.cfg, resolve=True),
-            "state_dicts": {key: _state_of(value) for key, value in parts.items()},
+            "state_dicts": {key: value.state_dict() for key, value in parts.items()},
             "values": {key: getattr(self, key) for key in included},
         }
 
@@ -56,11 +66,52 @@ class BaseWorkspace:
         tag: str = "latest",
         exclude_keys: Iterable[str] | None = None,
         include_keys: Iterable[str] | None = None,
+        use_thread: bool = True,
     ) -> str:
-        """Writes a checkpoint atomically and returns its absolute path."""
+        """Writes a checkpoint atomically and returns its absolute path.
+
+        With `use_thread` the state is copied now and written behind the caller's back: what the workspace does next
+        is not in it, and `wait_for_save` says when the file is there.
+
+        Raises:
+            CheckpointError: if it, or the save before, failed; in a thread, once somebody waits for it.
+        """
         target = self.get_checkpoint_path(tag) if path is None else Path(path)
-        write_checkpoint(target, self.state(exclude_keys, include_keys))
+        self._start_saving([target], self.state(exclude_keys, include_keys))
+        if not use_thread:
+            self.wait_for_save()
         return str(target.absolute())
+
+    def wait_for_save(self) -> None:
+        """Returns when no checkpoint is being written.
+
+        Raises:
+            CheckpointError: if the last could not be.
+        """
+        self._saving.wait()
+
+    def _start_saving(
+        self, targets: Sequence[Path], state: dict[str, Any], around: AbstractContextManager[Any] | None = None
+    ) -> None:
+        """Copies a state, then writes it in a thread: the first target as a file, the others as further names of it.
+
+        Args:
+            around: closed in the thread when all is written, or with the error.
+        """
+        self.wait_for_save()  # its snapshot would be overwritten
+        snapshot = self._snapshots.take(state)
+
+        def save() -> None:
+            try:
+                with around or nullcontext():
+                    write_checkpoint(targets[0], snapshot)
+                    for name in targets[1:]:
+                        link_checkpoint(targets[0], name)
+            except Exception as error:
+                logger.error("A checkpoint is missing: %s", error)
+                raise
+
+        self._saving.start(save)
 
     def load_payload(
         self,
@@ -80,7 +131,7 @@ class BaseWorkspace:
                 part.load_state_dict(value, **(kwargs if isinstance(part, nn.Module) else {}))
         included = payload["values"] if include_keys is None else include_keys
         for key in included:
-            if key in payload["values"]:
+            if key in payload["values"] and key != "_output_dir":  # the original's say where they were made
                 setattr(self, key, payload["values"][key])
 
     def load_checkpoint(
@@ -92,6 +143,7 @@ class BaseWorkspace:
         **kwargs: Any,
     ) -> dict[str, Any]:
         """Reads a checkpoint into this workspace; `kwargs` go to the modules' `load_state_dict`."""
+        self.wait_for_save()
         payload = read_checkpoint(self.get_checkpoint_path(tag) if path is None else path)
         self.load_payload(payload, exclude_keys, include_keys, **kwargs)
         return payload
@@ -102,32 +154,17 @@ class BaseWorkspace:
         path: str | os.PathLike[str],
         exclude_keys: Iterable[str] | None = None,
         include_keys: Iterable[str] | None = None,
+        trust: bool = False,
         **kwargs: Any,
     ) -> Self:
-        """Builds the workspace of a checkpoint's config and loads it."""
-        payload = read_checkpoint(path)
-        workspace = cls(OmegaConf.create(payload["cfg"]))
+        """Builds the workspace of a checkpoint's config and loads it; see `load_policy` for what `trust` lifts."""
+        payload = read_checkpoint(path, trust=trust)
+        cfg = read_config(payload, trust)
+        cfg["policy"] = without_pretrained_weights(cfg["policy"])
+        workspace = cls(OmegaConf.create(cfg))
         workspace.load_payload(payload, exclude_keys, include_keys, **kwargs)
         return workspace
 
 
 def _has_state(value: Any) -> bool:
     return hasattr(value, "state_dict") and hasattr(value, "load_state_dict")
-
-
-def _state_of(part: Any) -> Any:
-    """The state of a part; weights that are views of a flat buffer as tensors of their own, in the CPU's memory.
-
-    A file holds the whole storage of each tensor in it: whoever took one weight from it would hold all of them.
-    """
-    state = part.state_dict()
-    if not isinstance(part, nn.Module):
-        return state
-    copies: dict[Any, Tensor] = {}  # weights that two names share stay shared
-    for name, value in state.items():
-        if isinstance(value, Tensor) and value.untyped_storage().nbytes() > value.nbytes:
-            place = (value.data_ptr(), value.shape, value.stride())
-            if place not in copies:
-                copies[place] = value.to("cpu", copy=True)
-            state[name] = copies[place]
-    return state

@@ -4,8 +4,8 @@ import copy
 import inspect
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from diffusion_policy.common.checkpoint_file import link_checkpoint, read_checkpoint
+from diffusion_policy.common.atomic_file import remove_leftovers
+from diffusion_policy.common.checkpoint_file import CheckpointError
 from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
 from diffusion_policy.common.config import ConfigError, check_keys, instantiate
 from diffusion_policy.common.device import resolve_device
@@ -33,7 +34,9 @@ from diffusion_policy.workspace.base_workspace import BaseWorkspace
 from diffusion_policy.workspace.batch_source import BatchSource
 from diffusion_policy.workspace.evaluation import write_eval_log
 from diffusion_policy.workspace.fused_adam import fuse_adam
+from diffusion_policy.workspace.reference_run import lacks_training_state, with_training_state
 from diffusion_policy.workspace.resident_data import make_resident_data
+from diffusion_policy.workspace.resume import checkpoint_to_resume
 from diffusion_policy.workspace.run_log import RunLog
 from diffusion_policy.workspace.step_choices import choose_precision, choose_step
 from diffusion_policy.workspace.train_step import TrainStep, peak_memory_mb
@@ -49,7 +52,8 @@ TRAINING_KEYS = (
     *("rollout_every", "checkpoint_every", "val_every", "sample_every", "eval_every", "eval_first"),
 )
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-CHECKPOINT_KEYS = ("topk", "save_last_ckpt", "save_last_snapshot")
+CHECKPOINT_KEYS = ("topk", "save_last_ckpt", "save_last_snapshot", "on_save_error")
+ON_SAVE_ERROR = ("warn", "raise")
 DEBUG_TRAINING = {"num_epochs": 2, "max_train_steps": 3, "max_val_steps": 3} | {
     f"{what}_every": 1 for what in ("rollout", "checkpoint", "val", "sample")
 }
@@ -75,6 +79,7 @@ class TrainWorkspace(BaseWorkspace):
         self.optimizer = self.make_optimizer()
         self.global_step = 0
         self.epoch = 0
+        self._save_error: Exception | None = None  # why what was to be saved last is not
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer of the policy's parameters, or the policy's own if the config names no class."""
@@ -126,14 +131,20 @@ class TrainWorkspace(BaseWorkspace):
             val_batches = BatchSource(validation, device, resident=resident, **self.cfg.val_dataloader)
         self._build(dataset, len(batches), device)
         env_runner = instantiate(self.cfg.task.env_runner, "task.env_runner", output_dir=self.output_dir)
-        self._resume(payload)
+        self._resume(payload, len(batches))
         self.train_step = self._make_train_step(step, precision)
         sampling_batch = self._first_batch(batches)
 
         steps_per_epoch = min(len(batches), cfg.max_train_steps or len(batches))
         total_steps = steps_per_epoch * cfg.num_epochs
-        with closing(env_runner), RunLog(self.output_dir, self.cfg, total_steps, self.global_step) as log:
+        with (
+            closing(env_runner),
+            RunLog(self.output_dir, self.cfg, total_steps, self.global_step) as log,
+            self._save_finished(),
+        ):
             while self.epoch < cfg.num_epochs:
+                if self._saving.has_ended:
+                    self._settle_save()
                 is_last = self.epoch == cfg.num_epochs - 1
                 record = self._train_epoch(islice(batches, cfg.max_train_steps), log)
                 self.policy.eval()
@@ -147,19 +158,18 @@ class TrainWorkspace(BaseWorkspace):
                 self.epoch += 1
                 if is_last or (self.epoch - 1) % cfg.checkpoint_every == 0:
                     self._checkpoint(record)
-        report = write_report(self.output_dir)
+        try:
+            report = write_report(self.output_dir)
+        finally:
+            self._refuse_to_end_unsaved()
         logger.info("Done. Checkpoints, log and videos are in %s", Path(self.output_dir).resolve())
         logger.info("Open the report in a browser: %s", Path(report).resolve())
 
     # Before the loop
 
     def _payload_to_resume(self) -> dict[str, Any] | None:
-        path = self.get_checkpoint_path()
-        if not self.cfg.training.resume or not path.exists():
-            return None
-        payload = read_checkpoint(path)
-        logger.info("Resuming from %s", path)
-        return payload
+        remove_leftovers(self.output_dir)
+        return checkpoint_to_resume(self.get_checkpoint_path()) if self.cfg.training.resume else None
 
     def _build(self, dataset: Any, steps_per_epoch: int, device: torch.device) -> None:
         """Completes the parts that depend on the data and puts all of them on the device."""
@@ -176,12 +186,15 @@ class TrainWorkspace(BaseWorkspace):
         self.ema = None if self.ema_model is None else instantiate(cfg.ema, "ema", model=self.ema_model)
         self.topk = TopKCheckpointManager(str(self.get_checkpoint_path().parent), **cfg.checkpoint.topk)
 
-    def _resume(self, payload: dict[str, Any] | None) -> None:
+    def _resume(self, payload: dict[str, Any] | None, steps_per_epoch: int) -> None:
         """Takes over a checkpoint; the random generators last, so that nothing draws from them in between."""
         self.first_epoch_rng = torch.get_rng_state()
-        if payload is not None:
-            self.load_payload(payload)
-            set_random_state(payload["random_state"])
+        if payload is None:
+            return
+        if lacks_training_state(payload):
+            payload = with_training_state(payload, self, steps_per_epoch)
+        self.load_payload(payload)
+        set_random_state(payload["random_state"])
 
     def _make_train_step(self, step: str, precision: torch.dtype) -> TrainStep:
         fuse_adam(self.optimizer)
@@ -288,22 +301,51 @@ class TrainWorkspace(BaseWorkspace):
     def _checkpoint(self, record: Mapping[str, Any]) -> None:
         """Writes the checkpoint among the k best if it is one, and `latest` as a second name of the same file.
 
-        In this order nothing is lost when the process dies in between: the epoch is then done again.
+        In this order nothing is lost when the process dies in between: the epoch is then done again. What is no longer
+        among the best goes last. All but a copy of the state is done while training goes on.
         """
+        self._settle_save()
         metrics = {key.replace("/", "_"): value for key, value in record.items()}
-        save_last = self.cfg.checkpoint.save_last_ckpt
-        if record["epoch"] > 0 and self.topk.monitor_key not in metrics:
-            # Measured in other epochs only. The first epoch measures all there is, so a wrong key fails there.
-            if save_last:
-                self.save_checkpoint()
+        latest = [self.get_checkpoint_path()] if self.cfg.checkpoint.save_last_ckpt else []
+        with ExitStack() as stack:
+            path = None
+            # Measured in some epochs only. The first measures all there is, so a wrong key fails there.
+            if record["epoch"] == 0 or self.topk.monitor_key in metrics:
+                path = stack.enter_context(self.topk.saving(metrics))
+            targets = latest if path is None else [Path(path), *latest]
+            if targets:
+                self._start_saving(targets, self.state(), around=stack.pop_all())
+
+    @contextmanager
+    def _save_finished(self) -> Iterator[None]:
+        """Ends when no save is under way, however the block ends; its own error goes before that of the save."""
+        try:
+            yield
+        except BaseException:
+            with suppress(Exception):  # the thread has said what is wrong
+                self.wait_for_save()
+            raise
+        self._settle_save()
+
+    def _settle_save(self) -> None:
+        """Waits for the save under way; if it failed, ends training or not, as the config says."""
+        if self._saving.is_idle:
             return
-        with self.topk.saving(metrics) as path:
-            if path is not None:
-                self.save_checkpoint(path)
-            if save_last and path is not None:
-                link_checkpoint(path, self.get_checkpoint_path())
-            elif save_last:
-                self.save_checkpoint()
+        try:
+            self.wait_for_save()
+            self._save_error = None
+        except Exception as error:
+            self._save_error = error
+            if self.cfg.checkpoint.get("on_save_error", "warn") == "raise":
+                raise
+            logger.warning("Training goes on (checkpoint.on_save_error=warn); the next checkpoint tries to save again")
+
+    def _refuse_to_end_unsaved(self) -> None:
+        if self._save_error is not None:
+            raise CheckpointError(
+                f"training is done, but its final checkpoint is lost: {self._save_error}. Resume with the same command "
+                f"and hydra.run.dir={self.output_dir} to train again from the last checkpoint that was saved"
+            ) from self._save_error
 
     def state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         return {**super().state(*args, **kwargs), "random_state": get_random_state()}
@@ -318,6 +360,9 @@ def _check_config(cfg: DictConfig) -> None:
     for key, value in cfg.training.items():
         if (key == "num_epochs" or str(key).endswith("_every")) and value < 1:
             raise ConfigError(f"training.{key!s} must be at least 1, got {value}")
+    on_save_error = cfg.checkpoint.get("on_save_error", "warn")
+    if on_save_error not in ON_SAVE_ERROR:
+        raise ConfigError(f"checkpoint.on_save_error must be warn or raise, got {on_save_error!r}")
     max_norm = cfg.training.get("grad_norm_clip")
     if max_norm is not None and max_norm <= 0:
         raise ConfigError(f"training.grad_norm_clip must be above 0, or null for no clipping, got {max_norm}")

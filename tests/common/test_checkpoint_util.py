@@ -157,3 +157,38 @@ def test_bad_settings(tmp_path: Path) -> None:
         manager(tmp_path, mode="best")
     with pytest.raises(ValueError, match="0 or more, got -1"):
         manager(tmp_path, k=-1)
+
+
+def test_files_of_a_run_without_a_table_are_known_by_their_names(tmp_path: Path) -> None:
+    for name in ("latest.ckpt", "epoch=0100-score=nan.ckpt", "epoch=0003-score=x.ckpt", "epoch=0002.ckpt"):
+        (tmp_path / name).touch()
+    for epoch, score in {9: 0.2, 10: 0.7, 11: 0.5, 12: 0.5, 13: -0.1}.items():
+        (tmp_path / FORMAT.format(epoch=epoch, score=score)).touch()
+    before = files(tmp_path)
+    topk = manager(tmp_path)
+    topk.recognise_files()
+    assert topk.state_dict() == {"epoch=0010-score=0.700.ckpt": 0.7, "epoch=0011-score=0.500.ckpt": 0.5}
+    assert files(tmp_path) == before
+    save(topk, 14, 0.6)
+    assert "epoch=0011-score=0.500.ckpt" not in files(tmp_path)
+    assert len(files(tmp_path)) == len(before)
+    least = manager(tmp_path, mode="min", k=3)
+    least.recognise_files()
+    assert sorted(least.state_dict().values()) == [-0.1, 0.2, 0.5]
+
+
+def test_a_failed_save_leaves_no_file_of_its_own(tmp_path: Path) -> None:
+    topk = manager(tmp_path)
+    save(topk, 0, 0.1)
+    kept = files(tmp_path)
+
+    def fail(epoch: int) -> None:
+        with topk.saving({"epoch": epoch, "score": 0.1 if epoch == 0 else 0.9}) as path:
+            assert path is not None
+            Path(path).touch()
+            raise OSError("no space left on device")
+
+    for epoch in (0, 1):  # the first overwrites a file that was there
+        with pytest.raises(OSError, match="no space left"):
+            fail(epoch)
+        assert files(tmp_path) == kept

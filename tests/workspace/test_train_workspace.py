@@ -239,18 +239,6 @@ def test_bad_configs_are_explained(make_workspace, overrides, error, message):
         make_workspace(overrides).run()
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign"])
-def test_damaged_checkpoint_is_refused_and_kept(make_workspace, tmp_path, damage):
-    make_workspace(["training.num_epochs=1"]).run()
-    path = tmp_path / "run" / "checkpoints" / "latest.ckpt"
-    content = path.read_bytes()[:-1000] if damage == "truncated" else b"not a checkpoint"
-    path.unlink()
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="use another checkpoint of the run"):
-        make_workspace().run()
-    assert path.read_bytes() == content
-
-
 def test_weights_that_do_not_fit_the_config_are_refused(make_workspace, tmp_path):
     make_workspace(["training.num_epochs=1"]).run()
     path = tmp_path / "run" / "checkpoints" / "latest.ckpt"
