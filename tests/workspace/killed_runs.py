@@ -78,11 +78,16 @@ def train(cfg, folder):
         sys.exit(f"a run ended with {code}: {folder.with_suffix('.txt').read_text()[-3000:]}")
 
 
-def kill(cfg, folder, from_loop, delay):
-    """Kills a run some time after it starts, or its loop does; returns whether it was killed, or ended before."""
+def kill(cfg, folder, n_epochs, saving, delay):
+    """Kills a run some time after it has begun so many epochs more, or starts to save next if `saving`.
+
+    Returns whether it was killed, or ended before.
+    """
     process, told = start(cfg, folder)
-    if from_loop:
-        os.read(told, 1)
+    for _ in range(n_epochs):
+        os.read(told, 1)  # nothing once the run has ended
+    while saving and not any((folder / "checkpoints").glob(".*.tmp")) and _is_running(process):
+        pass
     time.sleep(delay)
     os.close(told)
     os.kill(process, signal.SIGKILL)
@@ -90,6 +95,10 @@ def kill(cfg, folder, from_loop, delay):
     if code not in (0, -signal.SIGKILL):
         sys.exit(f"a run ended with {code}: {folder.with_suffix('.txt').read_text()[-3000:]}")
     return code != 0
+
+
+def _is_running(process):
+    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def check(folder):
@@ -122,8 +131,10 @@ def main(repository, demonstrations, folder, n_kills):
     moments = random.Random(0)
     steps, while_saving = [], 0
     for number in range(int(n_kills)):
-        from_loop = number % 6 != 0
-        while not kill(cfg, runs[-1], from_loop, moments.uniform(0, 0.35 if from_loop else 0.15)):
+        in_loop, saving = number % 6 != 0, number % 2 == 1
+        n_epochs = moments.randint(1, 8) if in_loop else 0
+        delay = moments.uniform(0, 0.02 if in_loop else 0.15)
+        while not kill(cfg, runs[-1], n_epochs, in_loop and saving, 0.1 * delay if saving else delay):
             runs.append(folder / f"killed{len(runs) - 1}")  # that one was done
             runs[-1].mkdir()
         while_saving += any((runs[-1] / "checkpoints").glob(".*.tmp"))

@@ -48,7 +48,8 @@ def test_a_run_of_the_original_goes_on(repository, compat, real_pusht, tmp_path,
     caplog.set_level(logging.INFO)
     register_resolvers()
     payload = read_checkpoint(compat / "ckpt" / f"{name}.ckpt")
-    _place(payload, tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copyfile(compat / "ckpt" / f"{name}.ckpt", tmp_path / "checkpoints" / "latest.ckpt")
     best = tmp_path / "checkpoints" / "epoch=0000-test_mean_score=0.089.ckpt"
     shutil.copy(tmp_path / "checkpoints" / "latest.ckpt", best)
     shutil.copy(compat / "ckpt" / f"{name}.logs.json.txt", tmp_path / "logs.json.txt")
