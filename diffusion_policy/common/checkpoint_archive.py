@@ -52,9 +52,6 @@ class _Record:
 class CheckpointArchive:
     """The records of a file that `torch.save` wrote: stored, in one folder, apart from each other.
 
-    Attributes:
-        is_verified: the bytes of the file are known to be as they were written; set it and no checksum is computed.
-
     Raises:
         ForeignError: the file is something else.
         DamagedError: it is an archive whose parts do not fit together.
@@ -65,7 +62,6 @@ class CheckpointArchive:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):  # opening a FIFO would wait for somebody to write to it
             raise ForeignError("a folder" if stat.S_ISDIR(mode) else "no regular file")
-        self.is_verified = False
         self._descriptor = os.open(path, os.O_RDONLY)
         try:
             self._size = os.fstat(self._descriptor).st_size
@@ -107,16 +103,13 @@ class CheckpointArchive:
             chunk = target[at : at + _CHUNK]
             if os.preadv(self._descriptor, [chunk.data], record.start + at) != len(chunk):
                 raise DamagedError(f"it ends inside record {name}")
-            if not self.is_verified:
-                crc = _crc32(chunk, crc)
-        if not self.is_verified and crc != record.crc:
+            crc = _crc32(chunk, crc)
+        if crc != record.crc:
             raise DamagedError(f"checksum of record {name}")
         self._unread.discard(name)
 
     def verify(self) -> None:
         """Checks the records that nobody has read: afterwards every record is known to be as it was written."""
-        if self.is_verified:
-            return
         buffer = np.empty(max((self.size(name) for name in self._unread), default=0), np.uint8)
         for name in sorted(self._unread, key=lambda name: self._records[name].start):
             self.read_into(name, buffer[: self.size(name)])

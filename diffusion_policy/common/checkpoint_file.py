@@ -58,13 +58,16 @@ def write_checkpoint(path: str | os.PathLike[str], payload: dict[str, Any]) -> N
         ) from error
 
 
-def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", trust: bool = False) -> dict[str, Any]:
+def read_checkpoint(
+    path: str | os.PathLike[str], map_location: Any = "cpu", trust: bool = False, verify_hash: bool = False
+) -> dict[str, Any]:
     """Reads a checkpoint of this framework or of the original, whose parts are verified and hold no code.
 
     Args:
         path: the file.
         map_location: device of the tensors.
         trust: run what the file holds beside data, if it is of the original's format; for your own files only.
+        verify_hash: beside the checksums of its parts, verify the content hash that ends a file of this framework.
 
     Returns:
         `format`, `cfg` (plain containers; interpolations as text), `state_dicts` by name, `values` such as
@@ -79,6 +82,8 @@ def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", tru
         others = sorted(each.name for each in source.parent.glob("*.ckpt")) if source.parent.is_dir() else []
         raise FileNotFoundError(f"no checkpoint at {source}; in its folder: {', '.join(others) or 'none'}")
     try:
+        if verify_hash and source.is_file():
+            verify_content(source)
         return _normalised(_content(source, torch.device(map_location), trust))
     except ForeignError as error:
         raise CheckpointError(
@@ -118,7 +123,6 @@ def link_checkpoint(source: str | os.PathLike[str], path: str | os.PathLike[str]
 def _content(source: Path, device: torch.device, trust: bool) -> Any:
     """What the pickle in the file builds."""
     with CheckpointArchive(source) as archive:
-        archive.is_verified = verify_content(source)
         _check_byte_order(archive)
         storages: dict[str, Storage] = {}
 

@@ -56,7 +56,7 @@ def checkpoint_to_resume(latest: Path) -> dict[str, Any] | None:
 def _read(path: Path, damages: list[str]) -> dict[str, Any] | None:
     """The payload of a checkpoint; of a damaged one None, after a warning and a note of what is wrong."""
     try:
-        return read_checkpoint(path)
+        return read_checkpoint(path, verify_hash=True)
     except CheckpointError as error:
         damages.append(str(error))
         logger.warning("DAMAGED CHECKPOINT: %s", error)

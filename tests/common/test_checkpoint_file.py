@@ -96,3 +96,14 @@ def test_full_disk_is_one_clear_error_and_keeps_the_old_file(tmp_path):
     assert "the earlier checkpoint there is intact" in done.stderr
     assert [each.name for each in tmp_path.iterdir()] == ["latest.ckpt"]
     assert read_checkpoint(path)["values"]["epoch"] == 3
+
+
+def test_the_content_hash_covers_what_no_checksum_does(tmp_path):
+    path = tmp_path / "latest.ckpt"
+    write_checkpoint(path, PAYLOAD)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"ZZZZ")] ^= 1  # what torch pads records with
+    path.write_bytes(content)
+    assert read_checkpoint(path)["values"]["epoch"] == 3
+    with pytest.raises(CheckpointError, match="the content hash differs"):
+        read_checkpoint(path, verify_hash=True)
