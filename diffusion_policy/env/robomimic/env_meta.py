@@ -62,7 +62,13 @@ def robosuite_kwargs(env_meta: Mapping[str, Any], abs_action: bool = False) -> d
     if is_legacy(env_meta):
         kwargs["lite_physics"] = False  # the order in which robosuite stepped MuJoCo then
     kwargs["controller_configs"] = _controllers(kwargs.get("controller_configs"), abs_action)
-    return {**kwargs, "has_renderer": False, "has_offscreen_renderer": False, "use_camera_obs": False, "renderer": "mujoco"}
+    return {
+        **kwargs,
+        "has_renderer": False,
+        "has_offscreen_renderer": False,
+        "use_camera_obs": False,
+        "renderer": "mujoco",
+    }
 
 
 def _is_composite(config: Any) -> bool:
@@ -81,7 +87,9 @@ def _controllers(config: Any, abs_action: bool) -> Any:
         parts = composite["body_parts"]
         for arm in parts.get("arms", parts).values():
             if arm.get("type") not in _TOOL_CONTROLLERS:
-                raise ValueError(f"absolute actions need one of the controllers {_TOOL_CONTROLLERS}, got {arm['type']!r}")
+                raise ValueError(
+                    f"absolute actions need one of the controllers {_TOOL_CONTROLLERS}, got {arm['type']!r}"
+                )
             arm.update(input_type="absolute", input_ref_frame="world")
     return composite
 
