@@ -401,9 +401,11 @@ def _planar_pose_space(name: str) -> dict[str, spaces.Space[Any]]:
 
 
 def _add_planar_pose(state: Obs, name: str, position: ArrayLike, rotation: Rotation) -> None:
-    """A square and a target look the same after half a turn."""
+    """The angle is that of the x axis, modulo half a turn, which changes neither a block nor a target."""
+    x_axis = rotation.apply((1.0, 0.0, 0.0))
+    angle = np.float32(math.atan2(x_axis[1], x_axis[0]) % math.pi)
     state[f"{name}_translation"] = np.asarray(position, dtype=np.float32)[:2]
-    state[f"{name}_orientation"] = np.array([rotation.as_euler("xyz")[2] % math.pi], dtype=np.float32)
+    state[f"{name}_orientation"] = np.array([angle])
 
 
 def _planar(pose: PlanarPose, height: float) -> Pose3d:
