@@ -47,6 +47,7 @@ class BlockPushLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
         use_manual_normalizer: bool = False,
         seed: int = 42,
         val_ratio: float = 0.0,
+        max_train_episodes: int | None = None,
     ) -> None:
         self.obs_key, self.action_key = obs_key, action_key
         self.obs_eef_target = obs_eef_target
@@ -68,7 +69,7 @@ class BlockPushLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
             pad_after=pad_after,
             seed=seed,
             val_ratio=val_ratio,
-            max_train_episodes=None,
+            max_train_episodes=max_train_episodes,
         )
 
     def transform(self, windows: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -136,15 +136,13 @@ class BlockPushMultimodal(block_pushing.BlockPush):
 
     def _draw_block_poses(self) -> list[PlanarPose]:
         """The first anywhere, the second at another x: the original compares nothing else."""
-        x, y, angle = self._draw_block_pose()
+        first = self._draw_block_pose()
         for _ in range(NUM_RESET_ATTEMPTS):
-            x2 = WORKSPACE_CENTER_X + self._rng.uniform(-RANDOM_X_SHIFT, RANDOM_X_SHIFT)
-            y2 = BLOCKS_Y + self._rng.uniform(-RANDOM_Y_SHIFT, RANDOM_Y_SHIFT)
-            if abs(x2 - x) > MIN_BLOCK_DIST:
-                break
-        else:
-            raise RuntimeError(f"No place for a second block {MIN_BLOCK_DIST} m from x = {x}: reset with another seed.")
-        return [(x, y, angle), (x2, y2, self._rng.uniform(np.pi, 1.0))]
+            x = WORKSPACE_CENTER_X + self._rng.uniform(-RANDOM_X_SHIFT, RANDOM_X_SHIFT)
+            y = BLOCKS_Y + self._rng.uniform(-RANDOM_Y_SHIFT, RANDOM_Y_SHIFT)
+            if abs(x - first[0]) > MIN_BLOCK_DIST:
+                return [first, (x, y, self._rng.uniform(np.pi, 1.0))]
+        return self._draw_block_poses()  # the first is in the very middle, where hardly a place is left
 
     def _draw_target_poses(self) -> list[PlanarPose]:
         """Side by side; which is on the left is drawn."""
