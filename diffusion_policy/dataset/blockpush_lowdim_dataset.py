@@ -60,7 +60,8 @@ class BlockPushLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
                 "for the _abs task. To convert those of Behavior Transformers: scripts.bet_blockpush_conversion."
             )
             raise
-        _check_columns(replay_buffer, {obs_key: OBS_DIM, action_key: ACTION_DIM}, zarr_path)
+        for key, width in ((obs_key, OBS_DIM), (action_key, ACTION_DIM)):
+            _check_columns(replay_buffer, key, width, zarr_path)
         check_finite(replay_buffer, zarr_path)
         super().__init__(
             replay_buffer,
@@ -98,11 +99,10 @@ def _shared_scales(fitted: SingleFieldLinearNormalizer) -> SingleFieldLinearNorm
     return SingleFieldLinearNormalizer.create_manual(scale=scale, offset=offset, input_stats_dict=stats)
 
 
-def _check_columns(replay_buffer: ReplayBuffer, wanted: Mapping[str, int], source: str) -> None:
-    for key, width in wanted.items():
-        step = np.shape(replay_buffer[key])[1:]
-        if step != (width,):
-            raise ValueError(
-                f"{source}: {key!r} has steps of shape {list(step)}, expected [{width}]: these are no "
-                "demonstrations of block pushing"
-            )
+def _check_columns(replay_buffer: ReplayBuffer, key: str, width: int, source: str) -> None:
+    step = np.shape(replay_buffer[key])[1:]
+    if step != (width,):
+        raise ValueError(
+            f"{source}: {key!r} has steps of shape {list(step)}, expected [{width}]: these are no demonstrations of "
+            "block pushing"
+        )

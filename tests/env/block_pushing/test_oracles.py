@@ -55,4 +55,6 @@ def test_angles(make_env: Make) -> None:
     oracle = OrientedPushOracle(make_env(BlockPush))
     assert oracle.get_theta_from_vector((0, 2)) == pytest.approx(np.pi / 2)
     np.testing.assert_allclose(oracle.rotate(np.pi / 2, (1, 0)), (0, 1), atol=1e-12)
-    np.testing.assert_allclose(oracle.theta_to_rotation2d(0.3) @ oracle.theta_to_rotation2d(-0.3), np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(
+        oracle.theta_to_rotation2d(0.3) @ oracle.theta_to_rotation2d(-0.3), np.eye(2), atol=1e-12
+    )
