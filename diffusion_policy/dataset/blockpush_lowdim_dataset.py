@@ -1,0 +1,108 @@
+"""Block pushing demonstrations as poses of blocks, effector and targets."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.dataset.base_dataset import BaseLowdimDataset
+from diffusion_policy.dataset.data_checks import check_finite
+from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset
+from diffusion_policy.model.common.normalizer import LinearNormalizer, SingleFieldLinearNormalizer
+
+OBS_DIM, ACTION_DIM = 16, 2
+EEF_TARGET = slice(8, 10)
+"""Columns of the observation where the effector is driven to."""
+X, Y, ANGLE = [0, 3, 6, 8, 10, 13], [1, 4, 7, 9, 11, 14], [2, 5, 12, 15]
+"""Columns of x, of y and of angles."""
+
+
+class BlockPushLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
+    """`obs` (16): x, y, angle of both blocks, x, y of the effector and of its target, x, y, angle of both targets.
+
+    `action` (2) is how far the effector's target moves, or in the `_abs` data where to (m).
+
+    Args:
+        zarr_path: folder or zip of the demonstrations.
+        obs_key: array of observations, `(N, 16)`.
+        action_key: array of actions, `(N, 2)`.
+        obs_eef_target: without, the effector's target reads 0 in observations.
+        use_manual_normalizer: one scale for all x, one for all y and one for all angles, so that distances between
+            things are kept; else one for each number.
+        For the others see ReplayBufferDataset.
+    """
+
+    def __init__(
+        self,
+        zarr_path: str,
+        horizon: int = 1,
+        pad_before: int = 0,
+        pad_after: int = 0,
+        obs_key: str = "obs",
+        action_key: str = "action",
+        obs_eef_target: bool = True,
+        use_manual_normalizer: bool = False,
+        seed: int = 42,
+        val_ratio: float = 0.0,
+        max_train_episodes: int | None = None,
+    ) -> None:
+        self.obs_key, self.action_key = obs_key, action_key
+        self.obs_eef_target = obs_eef_target
+        self.use_manual_normalizer = use_manual_normalizer
+        try:
+            replay_buffer = ReplayBuffer.copy_from_path(zarr_path, keys=[obs_key, action_key])
+        except FileNotFoundError as error:
+            error.add_note(
+                "To make some: python -m diffusion_policy.scripts.generate_bet_blockpush -o PATH, with --abs_action "
+                "for the _abs task. To convert those of Behavior Transformers: scripts.bet_blockpush_conversion."
+            )
+            raise
+        for key, width in ((obs_key, OBS_DIM), (action_key, ACTION_DIM)):
+            _check_columns(replay_buffer, key, width, zarr_path)
+        check_finite(replay_buffer, zarr_path)
+        super().__init__(
+            replay_buffer,
+            horizon=horizon,
+            pad_before=pad_before,
+            pad_after=pad_after,
+            seed=seed,
+            val_ratio=val_ratio,
+            max_train_episodes=max_train_episodes,
+        )
+
+    def transform(self, windows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        obs = windows[self.obs_key]
+        if not self.obs_eef_target:
+            obs = obs.clone()
+            obs[..., EEF_TARGET] = 0
+        return {"obs": obs, "action": windows[self.action_key]}
+
+    def get_normalizer(self, mode: str = "limits", **kwargs: Any) -> LinearNormalizer:
+        """Fitted on all the data; arguments as for `LinearNormalizer.fit`, of no effect on a manual one's `obs`."""
+        normalizer = super().get_normalizer(mode=mode, **kwargs)
+        if self.use_manual_normalizer:
+            normalizer["obs"] = _shared_scales(normalizer["obs"])
+        return normalizer
+
+
+def _shared_scales(fitted: SingleFieldLinearNormalizer) -> SingleFieldLinearNormalizer:
+    """Maps what all x, all y and all angles span together to [-1, 1]."""
+    stats = {key: value.detach().clone() for key, value in fitted.get_input_stats().items()}
+    scale, offset = torch.empty_like(stats["min"]), torch.empty_like(stats["min"])
+    for columns in (X, Y, ANGLE):
+        low, high = stats["min"][columns].min(), stats["max"][columns].max()
+        scale[columns] = 2 / (high - low)
+        offset[columns] = -(high + low) / (high - low)
+    return SingleFieldLinearNormalizer.create_manual(scale=scale, offset=offset, input_stats_dict=stats)
+
+
+def _check_columns(replay_buffer: ReplayBuffer, key: str, width: int, source: str) -> None:
+    step = np.shape(replay_buffer[key])[1:]
+    if step != (width,):
+        raise ValueError(
+            f"{source}: {key!r} has steps of shape {list(step)}, expected [{width}]: these are no demonstrations of "
+            "block pushing"
+        )

@@ -1,0 +1,1 @@
+"""Demonstrators that know the task: they see poses and say where to move."""

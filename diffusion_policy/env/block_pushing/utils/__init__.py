@@ -1,0 +1,1 @@
+"""What the block pushing environments stand on: poses, the simulator, the arm."""
