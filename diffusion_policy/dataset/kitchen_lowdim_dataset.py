@@ -47,8 +47,8 @@ def _load(folder: Path) -> ReplayBuffer:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder} has no {', '.join(missing)}: set task.dataset_dir to the folder of the kitchen's demonstrations, "
-            "or make some: python -m diffusion_policy.scripts.generate_kitchen_demos -o data/kitchen"
+            f"{folder} has no {', '.join(missing)}: set task.dataset_dir to the folder of the kitchen's "
+            "demonstrations, or make some: python -m diffusion_policy.scripts.generate_kitchen_demos -o data/kitchen"
         )
     obs, action, mask = (np.load(folder / name) for name in FILES)
     for name, array, dim in zip(FILES, (obs, action), (OBS_DIM, N_ROBOT), strict=False):

@@ -56,8 +56,9 @@ def _load(folder: Path, robot_noise_ratio: float, seed: int) -> ReplayBuffer:
     paths = sorted(folder.glob("*/*.mjl"))
     if not paths:
         raise FileNotFoundError(
-            f"no */*.mjl in {folder}: set task.dataset.dataset_dir to the folder kitchen_demos_multitask of the kitchen's "
-            "demonstrations, or make some: python -m diffusion_policy.scripts.generate_kitchen_demos -o data/kitchen --mjl"
+            f"no */*.mjl in {folder}: set task.dataset.dataset_dir to the folder kitchen_demos_multitask of the "
+            "kitchen's demonstrations, or make some: "
+            "python -m diffusion_policy.scripts.generate_kitchen_demos -o data/kitchen --mjl"
         )
     generator = np.random.default_rng(seed)
     buffer = ReplayBuffer.create_empty_numpy()

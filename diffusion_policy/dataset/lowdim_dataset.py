@@ -79,5 +79,5 @@ def check_dims(source: object, **expected: tuple[Any, int | None]) -> None:
     for name, (array, dim) in expected.items():
         if dim is not None and array.shape[-1] != dim:
             raise ValueError(
-                f"{source}: {name} has {array.shape[-1]} entries, expected {dim}: is task.{name}_dim that of these data?"
+                f"{source}: {name} has {array.shape[-1]} entries, expected {dim}: is task.{name}_dim theirs?"
             )

@@ -74,7 +74,9 @@ class KitchenLowdimRunner(RolloutRunner, BaseLowdimRunner):
             output_dir,
             name="KitchenLowdim",
             env_fn=make_env,
-            episodes=[replace(episode, init=_start_at(*state)) for episode, state in zip(episodes, starts, strict=True)],
+            episodes=[
+                replace(episode, init=_start_at(*state)) for episode, state in zip(episodes, starts, strict=True)
+            ],
             max_steps=max_steps,
             n_obs_steps=n_obs_steps,
             n_action_steps=n_action_steps,

@@ -69,9 +69,9 @@ def write_recordings(folder: Path, episodes: list[dict[str, np.ndarray]]) -> Non
     target = folder / "kitchen_demos_multitask" / "scripted"
     target.mkdir(parents=True)
     for i, episode in enumerate(episodes):
-        parts = {key: np.repeat(episode[key], SIMULATION_STEPS, axis=0) for key in ("qpos", "qvel", "ctrl")}
-        time = np.arange(len(parts["qpos"])) * STEP_SEC / SIMULATION_STEPS
-        write_mjl_log(target / f"{i:04d}.mjl", time=time, **parts)
+        qpos, qvel, ctrl = (np.repeat(episode[key], SIMULATION_STEPS, axis=0) for key in ("qpos", "qvel", "ctrl"))
+        time = np.arange(len(qpos)) * STEP_SEC / SIMULATION_STEPS
+        write_mjl_log(target / f"{i:04d}.mjl", time, qpos, qvel, ctrl)
 
 
 @click.command(context_settings={"show_default": True})
@@ -113,7 +113,9 @@ def main(output: Path, n_episodes: int, seed: int, tasks: tuple[str, ...], noise
             write_recordings(folder, episodes)
         os.rename(folder, output)
     n_steps = sum(len(episode["obs"]) for episode in episodes)
-    click.echo(f"{n_episodes} demonstrations of {attempt + 1 - seed} attempts, {n_steps} steps, are in {output.resolve()}")
+    click.echo(
+        f"{n_episodes} demonstrations of {attempt + 1 - seed} attempts, {n_steps} steps, are in {output.resolve()}"
+    )
 
 
 if __name__ == "__main__":

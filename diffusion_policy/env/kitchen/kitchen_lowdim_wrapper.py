@@ -55,7 +55,7 @@ class KitchenLowdimWrapper(gymnasium.Env):
         """See KitchenBase."""
         return self.env.step(a)
 
-    def render(self, mode: str = "rgb_array") -> np.ndarray:  # type: ignore[override]
+    def render(self, mode: str = "rgb_array") -> np.ndarray:
         """An image `(H, W, 3)` uint8."""
         return self.env.render(*self.render_hw)
 
