@@ -65,9 +65,9 @@ def evaluate(
         env_runner.close()
     write_eval_log(Path(output_dir, "eval_log.json"), result)
     write_report(output_dir)
-    if not summarize_scores(result):
+    if not result:
         return f"{type(env_runner).__name__} rolls nothing out: there are no scores"
-    return score_table(result)
+    return score_table(result) if summarize_scores(result) else metric_table(result)
 
 
 def score_table(result: Mapping[str, Any]) -> str:
@@ -78,6 +78,11 @@ def score_table(result: Mapping[str, Any]) -> str:
         success = "{:.0%} [{:.0%}, {:.0%}]".format(scores["success_rate"], *scores["success_interval"])
         lines.append(f"{prefix:<8}{scores['n']:>9}  {mean:<26}{success:<24}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def metric_table(result: Mapping[str, Any]) -> str:
+    """The numbers of a runner that scores episodes otherwise than by their best reward, one a line."""
+    return "\n".join(f"{key:<32}{value:.3f}" for key, value in result.items() if isinstance(value, float))
 
 
 def write_eval_log(path: Path, result: Mapping[str, Any]) -> None:
