@@ -48,7 +48,7 @@ def main(
                 buffer.add_episode(episode)
     if buffer.n_episodes == 0:
         raise click.ClickException(f"none of {n_episodes} episodes succeeded: allow more --max_steps or less noise")
-    chunks = {} if chunk_length < 1 else {key: (chunk_length, *buffer[key].shape[1:]) for key in buffer.keys()}
+    chunks = {} if chunk_length < 1 else {key: (chunk_length, *array.shape[1:]) for key, array in buffer.items()}
     buffer.save_to_path(output, chunks=chunks)
     click.echo(f"{buffer.n_episodes} of {n_episodes} episodes succeeded.")
     click.echo(f"{buffer.n_steps} steps are in {Path(output).resolve()}")

@@ -42,10 +42,7 @@ RANDOM_Y_SHIFT = 0.15
 MAX_ACTION = 0.1
 
 # Near EFFECTOR_START, elbow up: inverse kinematics starts from here.
-INITIAL_JOINT_POSITIONS = np.array(
-    [-0.9254632489674508, 0.6990770671568564, -1.106629064060494, 0.0006653351931553931, 0.3987969742311386]
-    + [-4.063402065624296]
-)
+INITIAL_JOINT_POSITIONS = np.array([-0.925463, 0.699077, -1.106629, 0.000665, 0.398797, -4.063402])  # rad
 
 DEFAULT_CAMERA_POSE = (1.0, 0.0, 0.75)
 CAMERA_LOOKS_AT = (0.25, 0.0, 0.0)
@@ -109,8 +106,8 @@ class BlockPush(gymnasium.Env[Obs, FloatArray]):
         self._effector_height = EFFECTOR_HEIGHT if effector_height is None else effector_height
         self.goal_dist_tolerance = goal_dist_tolerance
         self.abs_action = abs_action
-        self.observation_space = self._create_observation_space()
-        self.action_space = self._create_action_space()
+        self.observation_space: spaces.Space[Any] = self._create_observation_space()
+        self.action_space: spaces.Space[Any] = self._create_action_space()
         self.seed(seed)
         mode = utils_pybullet.pybullet.SHARED_MEMORY if shared_memory else utils_pybullet.pybullet.DIRECT
         self._pybullet_client: Any = utils_pybullet.BulletClient(mode)
@@ -249,7 +246,7 @@ class BlockPush(gymnasium.Env[Obs, FloatArray]):
         goal = tuple(self.get_goal_translation().tolist())
         return {
             "robots": [XarmState.get_bullet_state(client, robot.xarm, self._target_effector_pose, goal)],
-            "robot_end_effectors": [ObjState.get_bullet_state(client, robot.end_effector)],
+            "robot_end_effectors": [ObjState.get_bullet_state(client, tool) for tool in self._tools],
             "targets": [ObjState.get_bullet_state(client, zone) for zone in self._zone_ids],
             "objects": [ObjState.get_bullet_state(client, block) for block in self._block_ids],
         }
@@ -259,7 +256,7 @@ class BlockPush(gymnasium.Env[Obs, FloatArray]):
         (arm,) = state["robots"]
         assert isinstance(arm, XarmState)
         self._set_bodies(state["robots"], [self._robot.xarm])
-        self._set_bodies(state["robot_end_effectors"], [self._robot.end_effector])
+        self._set_bodies(state["robot_end_effectors"], self._tools)
         self._set_bodies(state["targets"], self._zone_ids)
         self._set_bodies(state["objects"], self._block_ids)
         self._target_poses = [_pose(*zone.base_pose) for zone in state["targets"]]
@@ -322,6 +319,7 @@ class BlockPush(gymnasium.Env[Obs, FloatArray]):
         client.setGravity(0, 0, -9.8)
         self._workspace_uid = utils_pybullet.load_urdf(client, WORKSPACE_URDF_PATH, useFixedBase=True)
         self._robot = XArmSimRobot(client, INITIAL_JOINT_POSITIONS, end_effector="cylinder")
+        self._tools = [] if self._robot.end_effector is None else [self._robot.end_effector]
         self._zone_ids = [utils_pybullet.load_urdf(client, path, useFixedBase=True) for path in self.zone_urdfs]
         self._block_ids = [utils_pybullet.load_urdf(client, path) for path in self.block_urdfs]
         self._set_robot_target(EFFECTOR_START)

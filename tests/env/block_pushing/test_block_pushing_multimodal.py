@@ -97,14 +97,14 @@ def test_each_block_scores_once_on_a_target_of_its_own(
     obs, info = env.reset(seed=0)
     assert set(info.values()) == {-1}
     target, target2 = (obs[f"{name}_translation"] for name in ("target", "target2"))
-    put(env, **{first: target2 + (0.03, 0.03)})
+    put(env, **{first: target2 + np.float32(0.03)})
     obs, reward, terminated, _, info = env.step((0, 0))
     assert (reward, terminated, info[events[0]]) == (0.49, False, 1)
-    put(env, **{first: target + (0.03, 0.0)})  # it has scored
+    put(env, **{first: target + np.array((0.03, 0.0))})  # it has scored
     assert env.step((0, 0))[1] == 0.0
-    put(env, **{second: target2 - (0.03, 0.03)})  # that target is taken
+    put(env, **{second: target2 - np.float32(0.03)})  # that target is taken
     assert env.step((0, 0))[1] == 0.0
-    put(env, **{second: target - (0.03, 0.03)})
+    put(env, **{second: target - np.float32(0.03)})
     _, reward, terminated, _, info = env.step((0, 0))
     assert (reward, terminated, env.succeeded) == (0.51, True, True)
     assert {key for key, step in info.items() if key.startswith("TARGET") and step > 0} == set(events)
@@ -213,5 +213,5 @@ def test_bad_actions_are_refused(make_env: Make, action: Any) -> None:
 def test_bad_settings_are_refused(make_env: Make) -> None:
     with pytest.raises(ValueError, match="divisor of 240"):
         make_env(control_frequency=7)
-    with pytest.raises(ConnectionError, match="pybullet_utils.runServer"):
+    with pytest.raises(ConnectionError, match=r"pybullet_utils\.runServer"):
         make_env(shared_memory=True)
