@@ -9,6 +9,8 @@ import pytest
 
 # What is left out or differs on purpose; the README's section for people who come from the original says why.
 DIFFERENT = {
+    "env.kitchen.base.KitchenBase",  # gymnasium-robotics' kitchen, without D4RL's downloads and scores
+    "env.kitchen.kitchen_lowdim_wrapper.KitchenLowdimWrapper.seed",  # reset(seed=)
     "gym_util.multistep_wrapper.repeated_box",  # the same function as repeated_space
     "gym_util.sync_vector_env.SyncVectorEnv.reset_wait",  # gymnasium's vector envs have reset and step
     "gym_util.sync_vector_env.SyncVectorEnv.step_async",
