@@ -114,7 +114,7 @@ class TestRecordings:
         assert (noise.max(0) > 0.08 * NOISE_AMPLITUDE).all()
 
     def test_velocities_are_refused(self, kitchen_demos):
-        with pytest.raises(ValueError, match="abs_action is False.*task=kitchen_lowdim"):
+        with pytest.raises(ValueError, match=r"abs_action is False.*task=kitchen_lowdim"):
             KitchenMjlLowdimDataset(str(kitchen_demos / "kitchen_demos_multitask"), abs_action=False)
 
     def test_absent_and_damaged_recordings_are_named(self, kitchen_demos, tmp_path):

@@ -1,4 +1,4 @@
-"""Rollouts of an environment that nothing here was written for: gymnasium-robotics' Fetch, which reaches for a point."""
+"""Rollouts of environments that nothing here was written for, such as gymnasium-robotics' Fetch."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ OBS = {"obs": ["achieved_goal", "desired_goal"]}
 
 
 class Reach:
-    """Goes for the goal, with noise and, in `lazy` episodes, not at all."""
+    """Goes for the goal, with noise."""
 
     device = torch.device("cpu")
     dtype = torch.float32
@@ -94,12 +94,12 @@ def test_unknown_environments_are_refused_at_once(make_runner, env_id, error, me
     [
         (
             {"success_key": "succeeded"},
-            r"no info 'succeeded' after a step; it has \['TimeLimit.truncated', 'is_success'\]",
+            r"no info 'succeeded' after a step; it has \[.*'is_success'",
         ),
         ({"obs_keys": {"obs": "state"}}, r"no observation 'state': it has \['achieved_goal'"),
         ({"obs_dim": 7}, r"'obs' has 6 entries, but the config's task.obs_dim is 7"),
     ],
 )
 def test_what_does_not_fit_ends_the_run_with_the_reason(make_runner, changes, message):
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises((ValueError, RuntimeError), match=message):
         make_runner(**changes, n_test=1).run(Reach())
