@@ -39,3 +39,17 @@ def real_pusht() -> Path:
 def repository() -> Path:
     """Root of this checkout, from where users run the commands."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def kitchen_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of three demonstrations of the kitchen's light switch, made by the scripted expert, with recordings."""
+    from click.testing import CliRunner
+
+    from diffusion_policy.scripts.generate_kitchen_demos import main
+
+    folder = tmp_path_factory.mktemp("kitchen") / "demos"
+    arguments = ["-o", str(folder), "-n", "3", "--task", "light switch", "--mjl"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    return folder

@@ -15,7 +15,8 @@ from diffusion_policy.common.config import register_resolvers
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "diffusion_policy" / "config"
 CONFIGS = sorted(path.stem for path in CONFIG_DIR.glob("train_*.yaml"))
-TASKS = sorted(path.stem for path in CONFIG_DIR.glob("task/*.yaml"))
+OWN_TASKS = {"gym_lowdim"}
+TASKS = sorted({path.stem for path in CONFIG_DIR.glob("task/*.yaml")} - OWN_TASKS)
 IMAGE_TASKS = [task for task in TASKS if "lowdim" not in task]
 TOP_LEVEL = ["name", "task_name", "horizon", "n_obs_steps", "n_action_steps", "obs_dim", "action_dim", "keypoint_dim"]
 VIDEO = "train_diffusion_unet_video_workspace"

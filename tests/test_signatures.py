@@ -28,6 +28,8 @@ DIFFERENT = {
     "env.block_pushing.utils.utils_pybullet.view_ray_to_world_ray",
     "env.block_pushing.utils.utils_pybullet.world_obj_to_view",
     "env.block_pushing.utils.utils_pybullet.write_pybullet_state",
+    "env.kitchen.base.KitchenBase",  # gymnasium-robotics' kitchen, without D4RL's downloads and scores
+    "env.kitchen.kitchen_lowdim_wrapper.KitchenLowdimWrapper.seed",  # reset(seed=)
     "gym_util.multistep_wrapper.repeated_box",  # the same function as repeated_space
     "gym_util.sync_vector_env.SyncVectorEnv.reset_wait",  # gymnasium's vector envs have reset and step
     "gym_util.sync_vector_env.SyncVectorEnv.step_async",
