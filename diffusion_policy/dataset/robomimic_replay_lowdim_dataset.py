@@ -65,7 +65,7 @@ class RobomimicReplayLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
         return {"obs": windows["obs"], "action": windows["action"]}
 
     def get_normalizer(self, mode: str = "limits", **kwargs: Any) -> LinearNormalizer:
-        """Observations scaled alike by their largest entry; actions as `action_normalizer` says; no arguments matter."""
+        """Observations scaled by their largest entry, actions as `action_normalizer` says; no arguments matter."""
         normalizer = LinearNormalizer()
         stat = array_to_stats(self.replay_buffer["action"])
         normalizer["action"] = action_normalizer(stat, self.abs_action, self.use_legacy_normalizer)

@@ -84,8 +84,12 @@ def _attempts(env_meta: EnvMeta, seed: int, images: bool, workers: int) -> Itera
     """Demonstrations of one seed after another, made in `workers` processes."""
     seeds = (seed * _SEEDS_APART + i for i in itertools.count())
     # A forked process could not open OpenGL if this one had.
-    with multiprocessing.get_context("spawn").Pool(workers, _start, (env_meta, images)) as pool:
+    pool = multiprocessing.get_context("spawn").Pool(workers, _start, (env_meta, images))
+    try:
         yield _in_order(pool, seeds, 2 * workers)
+    finally:
+        pool.terminate()
+        pool.join()
 
 
 def _in_order(pool, seeds: Iterator[int], n_ahead: int) -> Iterator[Demonstration | None]:  # type: ignore[no-untyped-def]

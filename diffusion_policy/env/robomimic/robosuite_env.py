@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from diffusion_policy.env.robomimic.env_meta import is_legacy, robosuite_kwargs
 
@@ -143,6 +144,23 @@ class RobosuiteEnv:
         _, reward, _, info = self.env.step(action)
         return self.get_observation(), float(reward), False, info
 
+    def absolute_action(self, action: NDArray[Any]) -> NDArray[np.float64]:
+        """The action of poses, in the world's frame, that has the arms go where an action of steps has them go now.
+
+        Args:
+            action: `(n * 7,)` for n arms; the gripper's entry stays.
+        """
+        absolute = np.array(action, dtype=np.float64).reshape(len(self.arms), -1)
+        for arm, part in zip(self.arms, absolute, strict=True):
+            arm.update(force=True)
+            arm.set_goal(part[:6])
+            position, rotation = arm.goal_pos, arm.goal_ori
+            if arm.input_ref_frame == "base":
+                position = arm.origin_pos + arm.origin_ori @ position
+                rotation = arm.origin_ori @ rotation
+            part[:6] = *position, *Rotation.from_matrix(rotation).as_rotvec()
+        return absolute.reshape(-1)
+
     def is_success(self) -> bool:
         """Whether the task is accomplished."""
         return bool(self.env._check_success())
@@ -226,6 +244,6 @@ def _open_gl(sim: Any) -> None:
 def _no_gl(error: BaseException) -> RuntimeError:
     backend = os.environ.get("MUJOCO_GL") or "unset, which means egl"
     return RuntimeError(
-        f"MuJoCo finds no OpenGL to render with ({type(error).__name__}: {error}). MUJOCO_GL is {backend}. On a machine "
-        f"without a screen use MUJOCO_GL=egl and install {_GL_PACKAGES} (Debian names), or the GPU's own driver"
+        f"MuJoCo finds no OpenGL to render with ({type(error).__name__}: {error}). MUJOCO_GL is {backend}. On a "
+        f"machine without a screen use MUJOCO_GL=egl and install {_GL_PACKAGES} (Debian names), or the GPU's own driver"
     )
