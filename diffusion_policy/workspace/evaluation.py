@@ -18,6 +18,8 @@ from diffusion_policy.common.statistics import summarize_scores
 from diffusion_policy.env_runner.base_runner import BaseRunner
 from diffusion_policy.policy.policy_loading import load_policy
 
+ENV_PACKAGES = ("", "gymnasium_robotics", "gym_pusht")
+"""That the id of an environment may name; the first is none."""
 RUNNER = Part("runner", ("diffusion_policy.env_runner",), (BaseRunner,))
 
 
@@ -54,6 +56,7 @@ def evaluate(
     if not trust:
         try:
             check_part(OmegaConf.to_container(runner_cfg), RUNNER, "task.env_runner")
+            _check_environment(runner_cfg.get("env_id"))
         except UnsafeConfigError as error:
             raise CheckpointError(f"{checkpoint} was refused: {error}. --trust builds it all the same") from error
     OmegaConf.update(cfg, "task.env_runner", dict(overrides), merge=True)
@@ -68,6 +71,13 @@ def evaluate(
     if not result:
         return f"{type(env_runner).__name__} rolls nothing out: there are no scores"
     return score_table(result) if summarize_scores(result) else metric_table(result)
+
+
+def _check_environment(env_id: Any) -> None:
+    """Refuses the id of a gymnasium environment that would have any module imported, `module:name`."""
+    package, _, _ = str(env_id).rpartition(":")
+    if package not in ENV_PACKAGES:
+        raise UnsafeConfigError(f"task.env_runner.env_id={env_id} of the config would import {package}")
 
 
 def score_table(result: Mapping[str, Any]) -> str:

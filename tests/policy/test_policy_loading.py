@@ -239,7 +239,8 @@ def test_targets_outside_known_packages_are_refused_wherever_they_are(hostile, w
 
 
 def test_hostile_runners_are_refused(hostile, tmp_path):
-    for runner in (SYSTEM, target("diffusion_policy.common.json_logger.JsonLogger", "attacked"), None):
+    gym = {"_target_": "diffusion_policy.env_runner.gym_runner.GymRunner", "env_id": "attacker:Env-v0", "max_steps": 9}
+    for runner in (SYSTEM, target("diffusion_policy.common.json_logger.JsonLogger", "attacked"), gym, None):
         with pytest.raises(CheckpointError):
             evaluate(str(hostile(LINEAR, task={"env_runner": runner})), str(tmp_path / "out"), "cpu", {})
     assert not (tmp_path / "out").exists()
