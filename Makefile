@@ -31,6 +31,7 @@ bench: setup  ## run every benchmark in benchmarks/, each against its baseline i
 	.venv/bin/python benchmarks/train_step.py
 	.venv/bin/python benchmarks/rollout.py --episodes 8 --max-steps 48
 	.venv/bin/python benchmarks/image_loading.py
+	.venv/bin/python benchmarks/checkpoint_saving.py
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	./setup.sh lock
