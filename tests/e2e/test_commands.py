@@ -129,20 +129,6 @@ def test_full_disk_while_saving_keeps_the_earlier_checkpoint(repository, tmp_pat
     assert done.returncode == 0, done.stderr
 
 
-def test_a_published_config_of_one_file_trains(repository, tmp_path):
-    """All in one yaml, passed by --config-dir: as published beside experiments."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with initialize_config_dir(str(repository / "diffusion_policy" / "config"), version_base=None):
-        cfg = compose("quickstart", overrides=TINY)
-    (tmp_path / "experiment.yaml").write_text(OmegaConf.to_yaml(cfg, resolve=False))
-    arguments = [f"--config-dir={tmp_path}", "--config-name=experiment.yaml", f"hydra.run.dir={tmp_path / 'run'}"]
-    done = _run(repository, "train.py", *arguments, "training.num_epochs=1")
-    assert done.returncode == 0, done.stderr
-    assert len(_log(tmp_path / "run")) == 4
-
-
 @pytest.mark.parametrize(
     ("command", "message"),
     [
