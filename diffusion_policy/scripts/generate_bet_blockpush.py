@@ -6,12 +6,9 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import click
-import numpy as np
 from tqdm import tqdm
 
 from diffusion_policy.common.replay_buffer import ReplayBuffer
-
-Episode = dict[str, np.ndarray]
 
 
 @click.command(context_settings={"show_default": True})
@@ -39,6 +36,10 @@ def main(
     for name, value in (("n_episodes", n_episodes), ("max_steps", max_steps), ("n_workers", n_workers)):
         if value < 1:
             raise click.BadParameter(f"{value} is less than 1", param_hint=name)
+    try:
+        from diffusion_policy.env.block_pushing.oracles.demonstration import demonstrate
+    except ImportError as error:  # pybullet is absent
+        raise click.ClickException(str(error)) from error
     buffer = ReplayBuffer.create_empty_numpy()
     play = partial(demonstrate, max_steps=max_steps, action_noise_std=action_noise_std, abs_action=abs_action)
     with ProcessPoolExecutor(n_workers, mp_context=get_context("forkserver")) as workers:
@@ -52,27 +53,6 @@ def main(
     buffer.save_to_path(output, chunks=chunks)
     click.echo(f"{buffer.n_episodes} of {n_episodes} episodes succeeded.")
     click.echo(f"{buffer.n_steps} steps are in {Path(output).resolve()}")
-
-
-def demonstrate(seed: int, max_steps: int, action_noise_std: float, abs_action: bool) -> Episode | None:
-    """One episode, `obs` `(N, 16)` before each `action` `(N, 2)`; None unless both blocks came to targets."""
-    from diffusion_policy.env.block_pushing.block_pushing_multimodal import BlockPushMultimodal
-    from diffusion_policy.env.block_pushing.oracles.multimodal_push_oracle import MultimodalOrientedPushOracle
-
-    env = BlockPushMultimodal(abs_action=abs_action)
-    try:
-        obs, _ = env.reset(seed=seed)
-        oracle = MultimodalOrientedPushOracle(env, action_noise_std=action_noise_std, seed=seed)
-        observations, actions = [], []
-        for _ in range(max_steps):
-            observations.append(np.concatenate(list(obs.values())))
-            actions.append(oracle.action(obs))
-            obs, _, terminated, _, _ = env.step(actions[-1])
-            if terminated:
-                return {"obs": np.stack(observations), "action": np.stack(actions)}
-        return None
-    finally:
-        env.close()
 
 
 if __name__ == "__main__":

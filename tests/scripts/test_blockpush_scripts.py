@@ -1,3 +1,4 @@
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,13 @@ def test_demonstrations_are_the_same_whatever_the_number_of_processes_and_replay
     converted = ReplayBuffer.copy_from_path(tmp_path / "abs.zarr").get_episode(1)
     np.testing.assert_array_equal(converted["obs"], episode["obs"])
     np.testing.assert_allclose(converted["action"], episode["obs"][:, 8:10] + episode["action"], atol=1e-6)
+
+
+def test_absent_pybullet_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in sys.modules if name.startswith("diffusion_policy.env.block_pushing")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "pybullet", None)
+    assert "pip install 'diffusion_policy[sim]'" in refused(generate, "-o", tmp_path / "demo.zarr")
 
 
 def test_hopeless_settings_leave_no_file(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ N_BLOCKS = N_TARGETS = 2
 MIN_BLOCK_DIST = 0.1
 TARGET_SHIFT = 0.12
 NUM_RESET_ATTEMPTS = 1000
+LENGTH_RATIO = 0.6  # of the workspace, x to y
 REACH_DIST = 0.001  # a block that has moved so far was touched
 REWARDS = (0.49, 0.51)  # of the first block on a target, of the second: sums of distinct rewards tell how many
 
@@ -161,9 +162,9 @@ class BlockPushHorizontalMultimodal(BlockPushMultimodal):
 
 
 def _turned(pose: PlanarPose) -> PlanarPose:
-    """A quarter turn about the middle of the table: what lay in front of it (y < 0) now lies behind (x smaller)."""
+    """A quarter turn about the middle of the table, which is longer in y: blocks near the arm, targets far from it."""
     x, y, angle = pose
-    return WORKSPACE_CENTER_X + y * 0.6, x - WORKSPACE_CENTER_X, angle
+    return WORKSPACE_CENTER_X + LENGTH_RATIO * y, x - WORKSPACE_CENTER_X, angle
 
 
 def _translations(state: Obs, name: str) -> np.ndarray:

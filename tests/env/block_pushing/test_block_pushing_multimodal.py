@@ -63,7 +63,7 @@ def test_episodes_begin_and_go_as_in_the_original(make_env: Make, compat: Path, 
         obs, reward, terminated, truncated, _ = env.step(action)
         assert (reward, terminated, truncated) == (0.0, False, False)
         touched = TOUCHED.get(seed, slice(0, 0))
-        np.testing.assert_allclose(obs[touched], expected[touched], atol=0.02)  # other blocks roll otherwise
+        np.testing.assert_allclose(obs[touched], expected[touched], atol=0.03)  # other blocks turn otherwise
         block = slice(touched.start, touched.stop + 1) if seed in TOUCHED else touched
         exact = np.ones(16, dtype=bool)
         exact[EFFECTOR] = exact[block] = False
