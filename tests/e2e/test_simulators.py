@@ -113,7 +113,7 @@ def test_an_environment_of_ones_own(repository, tmp_path):
         "task.env_runner.n_train=0",
         "+task.env_runner.env_kwargs.width=64",
         "+task.env_runner.env_kwargs.height=48",
-        "+task.env_runner.steps_per_render=8",
+        "task.env_runner.steps_per_render=8",
         *UNET,
     )
     assert {"test/mean_score", "test/success_rate", "test/mean_return", "test/sim_max_reward_100000"} <= logged.keys()
