@@ -21,13 +21,13 @@ SMALL = [
     "training.max_train_steps=4",
     "training.max_val_steps=1",
     "training.lr_warmup_steps=2",
-    "training.rollout_every=1",
+    "training.rollout_every=2",
     "policy.num_inference_steps=2",
     "dataloader.batch_size=8",
     "dataloader.num_workers=0",
     "val_dataloader.num_workers=0",
     "task.dataset.val_ratio=0.34",
-    "task.env_runner.n_test=2",
+    "task.env_runner.n_test=1",
     "task.env_runner.n_test_vis=1",
     "task.env_runner.max_steps=16",
     "checkpoint.topk.k=0",
@@ -51,7 +51,7 @@ def _train_and_evaluate(repository, folder, config, *overrides):
     records = [json.loads(line) for line in (run / "logs.json.txt").read_text().splitlines()]
     assert all(math.isfinite(record["train_loss"]) for record in records)
     logged = {key: value for key, value in records[-1].items() if key.startswith(("test/", "train/"))}
-    assert len(list((run / "media").glob("*.mp4"))) >= 2
+    assert list((run / "media").glob("*.mp4"))
     checkpoint = run / "checkpoints" / "latest.ckpt"
     printed = _run(repository, "eval.py", "-c", checkpoint, "-o", folder / "eval", "-d", "cpu")
     evaluated = json.loads((folder / "eval" / "eval_log.json").read_text())
@@ -111,8 +111,9 @@ def test_an_environment_of_ones_own(repository, tmp_path):
         "task=gym_lowdim",
         f"task.dataset.zarr_path={tmp_path / 'reach.zarr'}",
         "task.env_runner.n_train=0",
-        "task.env_runner.env_kwargs={width: 64, height: 48}",
-        "+task.env_runner.steps_per_render=8",
+        "+task.env_runner.env_kwargs.width=64",
+        "+task.env_runner.env_kwargs.height=48",
+        "task.env_runner.steps_per_render=8",
         *UNET,
     )
     assert {"test/mean_score", "test/success_rate", "test/mean_return", "test/sim_max_reward_100000"} <= logged.keys()

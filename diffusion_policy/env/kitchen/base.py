@@ -174,7 +174,7 @@ def _renderer(model: "mujoco.MjModel", height: int, width: int) -> "mujoco.Rende
     """One without shadows, reflections and smooth edges: on a CPU these take sixty times as long as the image."""
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-    model.vis.quality.offsamples = 0
+    model.vis.quality.offsamples, model.vis.quality.shadowsize = 0, 1
     renderer = mujoco.Renderer(model, height, width)
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         renderer.scene.flags[flag] = False
