@@ -48,7 +48,9 @@ def test_samples_are_what_is_stored(path, use_cache):
     image = sample["obs"][IMAGE].movedim(1, -1).numpy() * 255
     assert _psnr(image, _stored_images(path)[:2]) > (robomimic_image_cache.QUALITY - 5 if use_cache else 90)
     with h5py.File(path) as file:
-        np.testing.assert_allclose(sample["obs"]["robot0_eef_pos"], file["data/demo_0/obs/robot0_eef_pos"][:2], rtol=1e-6)
+        np.testing.assert_allclose(
+            sample["obs"]["robot0_eef_pos"], file["data/demo_0/obs/robot0_eef_pos"][:2], rtol=1e-6
+        )
     batch = dataset.get_batch([0, 7])
     assert torch.equal(batch["obs"][IMAGE][1], dataset[7]["obs"][IMAGE])
     assert path.with_name("image.hdf5.zarr.zip").exists() == use_cache
@@ -138,7 +140,10 @@ def test_absolute_actions_are_converted_in_the_cache_too(path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"sideview_image": {"shape": [3, 12, 16], "type": "rgb"}}, "has the camera 'sideview_image', which the dataset"),
+        (
+            {"sideview_image": {"shape": [3, 12, 16], "type": "rgb"}},
+            "has the camera 'sideview_image', which the dataset",
+        ),
         ({IMAGE: {"shape": [3, 84, 84], "type": "rgb"}}, r"steps of shape \[12, 16, 3\], but shape_meta"),
         ({"robot0_eef_pos": {"shape": [2]}}, r"steps of shape \[3\], but shape_meta"),
         ({"object": {"shape": [10]}}, "expected names that end in 'pos', 'qpos' or 'quat'"),

@@ -53,4 +53,8 @@ class Replay:
         start = 4 * len(self.seen)
         self.seen.append(obs_dict)
         n = len(next(iter(obs_dict.values())))
-        return {"action": torch.stack([actions[[min(start + i, len(actions) - 1) for i in range(4)]] for actions in self.actions[:n]])}
+        return {
+            "action": torch.stack(
+                [actions[[min(start + i, len(actions) - 1) for i in range(4)]] for actions in self.actions[:n]]
+            )
+        }
