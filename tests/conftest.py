@@ -53,3 +53,25 @@ def kitchen_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     return folder
+
+
+@pytest.fixture(scope="session")
+def lift_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three demonstrations of Lift by the scripted expert, with images, in robomimic's layout."""
+    from robomimic_data import make_once
+
+    from diffusion_policy.scripts.generate_robomimic_demos import generate
+
+    path = tmp_path_factory.getbasetemp().parent / "robomimic_lift.hdf5"
+    return make_once(path, lambda output: generate("lift", 3, str(output), seed=1, images=True))
+
+
+@pytest.fixture(scope="session")
+def lift_abs_demos(lift_demos: Path) -> Path:
+    """The same with absolute actions."""
+    from robomimic_data import make_once
+
+    from diffusion_policy.scripts.robomimic_dataset_conversion import convert
+
+    path = lift_demos.with_name("robomimic_lift_abs.hdf5")
+    return make_once(path, lambda output: convert(str(lift_demos), str(output), num_workers=1))

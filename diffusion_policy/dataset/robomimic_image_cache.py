@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 QUALITY = 50
-"""dB of PSNR that compressed images keep, at least."""
+"""dB of PSNR that images keep, about, where they are compressed."""
 
 SHARE_OF_FREE_MEMORY = 0.5
 """Most of the free memory that decoded images take."""
