@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from diffusion_policy.common.atomic_file import remove_leftovers
 from diffusion_policy.common.checkpoint_file import CheckpointError, read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -14,7 +13,7 @@ def checkpoint_to_resume(latest: Path) -> dict[str, Any] | None:
     """Reads the latest checkpoint of a run or, if it is damaged or gone, the sound one in its folder that is furthest.
 
     Args:
-        latest: where the run keeps it; what killed processes left half-written beside it is removed.
+        latest: where the run keeps it; the others lie beside it.
 
     Returns:
         Its payload, or None for a run without checkpoints.
@@ -22,8 +21,6 @@ def checkpoint_to_resume(latest: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: if there are checkpoints, but none that is sound.
     """
-    for leftover in remove_leftovers(latest.parent):
-        logger.info("Removed %s, which a process that was stopped while saving left unfinished", leftover)
     others = sorted(path for path in latest.parent.glob("*.ckpt") if path.name != latest.name)
     damages: list[str] = []
     if latest.exists():

@@ -168,8 +168,10 @@ class TrainWorkspace(BaseWorkspace):
     # Before the loop
 
     def _payload_to_resume(self) -> dict[str, Any] | None:
-        remove_leftovers(self.output_dir)
-        return checkpoint_to_resume(self.get_checkpoint_path()) if self.cfg.training.resume else None
+        latest = self.get_checkpoint_path()
+        for leftover in remove_leftovers(self.output_dir) + remove_leftovers(latest.parent):
+            logger.info("Removed %s, which a process that was stopped had not finished", leftover)
+        return checkpoint_to_resume(latest) if self.cfg.training.resume else None
 
     def _build(self, dataset: Any, steps_per_epoch: int, device: torch.device) -> None:
         """Completes the parts that depend on the data and puts all of them on the device."""

@@ -29,7 +29,6 @@ OVERRIDES = [
     *("policy.model.down_dims=[48,96]", f"checkpoint.topk.k={K}", "checkpoint.topk.mode=min"),
     "checkpoint.topk.monitor_key=train_loss",
 ]
-DEADLINE = 60.0
 
 
 def make_cfg(repository, demonstrations):
@@ -45,7 +44,7 @@ def make_cfg(repository, demonstrations):
 
 
 def start(cfg, folder):
-    """Forks a process that trains in a folder; returns its id and a pipe that tells when the loop begins."""
+    """Forks a process that trains in a folder; returns its id and a pipe with a byte for each save that begins."""
     told, tell = os.pipe()
     process = os.fork()
     if process:
@@ -57,13 +56,13 @@ def start(cfg, folder):
         os.dup2(output, 1)
         os.dup2(output, 2)
         workspace = hydra.utils.get_class(cfg._target_)(cfg, output_dir=str(folder))
-        train_epoch = workspace._train_epoch
+        save = workspace._checkpoint
 
-        def tell_and_train(*args):
+        def tell_and_save(record):
             os.write(tell, b"!")
-            return train_epoch(*args)
+            save(record)
 
-        workspace._train_epoch = tell_and_train
+        workspace._checkpoint = tell_and_save
         workspace.run()
         code = 0
     finally:
@@ -78,27 +77,18 @@ def train(cfg, folder):
         sys.exit(f"a run ended with {code}: {folder.with_suffix('.txt').read_text()[-3000:]}")
 
 
-def kill(cfg, folder, n_epochs, saving, delay):
-    """Kills a run some time after it has begun so many epochs more, or starts to save next if `saving`.
-
-    Returns whether it was killed, or ended before.
-    """
+def kill(cfg, folder, n_saves, delay):
+    """Kills a run some time after so many of its saves began; returns whether it was killed, or ended before."""
     process, told = start(cfg, folder)
-    for _ in range(n_epochs):
-        os.read(told, 1)  # nothing once the run has ended
-    while saving and not any((folder / "checkpoints").glob(".*.tmp")) and _is_running(process):
-        pass
+    for _ in range(n_saves):
+        os.read(told, 1)
     time.sleep(delay)
-    os.close(told)
     os.kill(process, signal.SIGKILL)
+    os.close(told)
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     if code not in (0, -signal.SIGKILL):
         sys.exit(f"a run ended with {code}: {folder.with_suffix('.txt').read_text()[-3000:]}")
     return code != 0
-
-
-def _is_running(process):
-    return os.waitid(os.P_PID, process, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
 
 def check(folder):
@@ -127,14 +117,14 @@ def main(repository, demonstrations, folder, n_kills):
     runs = [folder / "undisturbed", folder / "killed0"]
     for run in runs:
         run.mkdir()
+    started = time.perf_counter()
     train(cfg, runs[0])
+    epoch = (time.perf_counter() - started) / cfg.training.num_epochs  # with its save; as the machine is loaded now
     moments = random.Random(0)
     steps, while_saving = [], 0
     for number in range(int(n_kills)):
-        in_loop, saving = number % 6 != 0, number % 2 == 1
-        n_epochs = moments.randint(1, 8) if in_loop else 0
-        delay = moments.uniform(0, 0.02 if in_loop else 0.15)
-        while not kill(cfg, runs[-1], n_epochs, in_loop and saving, 0.1 * delay if saving else delay):
+        n_saves = number % 4  # none: also while it starts, reads and cleans up
+        while not kill(cfg, runs[-1], n_saves, moments.uniform(0, epoch if n_saves else 10 * epoch)):
             runs.append(folder / f"killed{len(runs) - 1}")  # that one was done
             runs[-1].mkdir()
         while_saving += any((runs[-1] / "checkpoints").glob(".*.tmp"))

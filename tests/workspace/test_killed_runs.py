@@ -22,7 +22,7 @@ def test_runs_killed_at_any_moment_end_as_undisturbed_ones(repository, few_demon
     result = json.loads(done.stdout.splitlines()[-1])
     assert all(result["equal"])
     assert result["while_saving"] >= 5
-    assert len(set(result["steps"])) > 8  # they fell into different parts of the run
+    assert len(set(result["steps"])) > 12  # they fell into different parts of the run
     assert len(result["files"]) == 3  # the two best and the latest: nothing unfinished is left
     for run in tmp_path.iterdir():
         for path in run.rglob("*.ckpt"):

@@ -81,7 +81,9 @@ def test_without_a_sound_checkpoint_nothing_starts_and_nothing_changes(make_work
 def test_resume_false_starts_afresh_whatever_lies_there(make_workspace, run):
     for path in run.iterdir():
         _damage(path, "cut")
+    (run / ".latest.ckpt.123.tmp").touch()
     make_workspace([*QUICK, "training.num_epochs=1", "training.resume=false"]).run()
+    assert not list(run.glob(".*"))
     assert read_checkpoint(run / "latest.ckpt")["values"]["epoch"] == 1
     assert len(read_log(run.parent)) == 2
 
