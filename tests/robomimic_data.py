@@ -1,4 +1,4 @@
-"""Files in robomimic's layout: of random numbers, for what needs no simulator, and demonstrations of a scripted expert."""
+"""Files in robomimic's layout: of random numbers, where no simulator is needed, and of a scripted expert."""
 
 import fcntl
 import json
