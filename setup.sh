@@ -75,6 +75,15 @@ check_shared_libraries() {
     esac
 }
 
+# MuJoCo renders without a screen through EGL, for which a machine without a GPU's driver needs Mesa's.
+check_rendering() {
+    local check='import os; os.environ["MUJOCO_GL"] = "egl"; import mujoco; mujoco.GLContext(8, 8).make_current()'
+    .venv/bin/python -c "$check" >/dev/null 2>&1 && return
+    (install_system_packages "MuJoCo finds no OpenGL to render with" libegl1 libegl-mesa0 libgl1-mesa-dri) &&
+        .venv/bin/python -c "$check" ||
+        printf 'setup: without it, videos and images of robosuite and the kitchen cannot be had\n' >&2
+}
+
 make_environment() {
     local python uv
     python=$(find_python)
@@ -84,6 +93,7 @@ make_environment() {
     "$uv" pip sync --quiet --python .venv --require-hashes requirements.lock
     "$uv" pip install --quiet --python .venv --no-deps --editable .
     check_shared_libraries
+    check_rendering
 }
 
 write_lock() {

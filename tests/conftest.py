@@ -57,7 +57,7 @@ def kitchen_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def lift_demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three demonstrations of Lift by the scripted expert, with images, in robomimic's layout."""
+    """Three demonstrations of Lift by the scripted expert, with images, in robomimic's layout (HDF5)."""
     from robomimic_data import make_once
 
     from diffusion_policy.scripts.generate_robomimic_demos import generate

@@ -1,4 +1,4 @@
-"""Files in robomimic's layout: of random numbers, where no simulator is needed, and of a scripted expert."""
+"""Files in robomimic's layout, of random numbers, and what makes files once for all test processes."""
 
 import fcntl
 import json
