@@ -1,4 +1,6 @@
-"""Push-T episodes with a diffusion policy: policy and simulators in turns, or in two groups that take turns.
+"""Steps a second of each simulator; then Push-T episodes with a diffusion policy, in one or two groups.
+
+Policy and simulators work in turns, or in two groups of environments that take turns.
 
 Two groups let the simulators of one step while the policy predicts for the other, but the policy is then called twice
 as often, for half as many episodes. What pays depends on which of the two takes longer: `--step-ms` stands for slower
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDIMScheduler
+from simulators import print_rates
 
 from diffusion_policy.env.pusht.pusht_keypoints_env import PushTKeypointsEnv
 from diffusion_policy.env_runner.base_runner import RolloutRunner
@@ -107,6 +110,7 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="on the CPU too, the network of the full training")
     parser.add_argument("--step-ms", type=float, default=0.0, help="milliseconds that an environment step takes longer")
     args = parser.parse_args()
+    print_rates()
 
     torch.set_num_threads(1)  # threads that outnumber free cores wait for each other, and time the machine's other work
     clock = Clock()
