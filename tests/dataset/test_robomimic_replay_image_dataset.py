@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -81,8 +82,9 @@ def test_normalizers(path):
 
 
 def _started(path, n):
-    code = OPEN.format(path=str(path))
-    return [subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) for _ in range(n)]
+    command = [sys.executable, "-c", OPEN.format(path=str(path))]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(n)]
 
 
 @pytest.mark.slow

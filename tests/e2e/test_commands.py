@@ -135,7 +135,7 @@ def test_full_disk_while_saving_keeps_the_earlier_checkpoint(repository, tmp_pat
         (["train.py", "--config-name=quickstart", "training.device=cuda:9"], "'cuda:9' is not available; there are"),
         (["train.py", "--config-name=quickstart", "training.num_epoch=9"], "num_epoch"),
         (["eval.py", "-c", "absent.ckpt", "-o", "{tmp}/eval"], "Error: no checkpoint at absent.ckpt"),
-        (["eval.py", "-c", "README.md", "-o", "{tmp}/eval"], "Error: README.md is truncated or not a checkpoint"),
+        (["eval.py", "-c", "README.md", "-o", "{tmp}/eval"], "Error: README.md is not a checkpoint: it is a text file"),
     ],
 )
 def test_bad_input_is_one_clear_error(repository, tmp_path, command, message):
