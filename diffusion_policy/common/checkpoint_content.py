@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.common.checkpoint_archive import DamagedError
-from diffusion_policy.common.checkpoint_unpickler import Node
+from diffusion_policy.common.checkpoint_objects import Node
 
 MOST_VALUES = 2_000_000
 DEEPEST = 50

@@ -17,8 +17,9 @@ from diffusion_policy.common.atomic_file import atomic_path
 from diffusion_policy.common.checkpoint_archive import CheckpointArchive, DamagedError, ForeignError
 from diffusion_policy.common.checkpoint_content import check_plain, plain_config
 from diffusion_policy.common.checkpoint_hash import ContentHashError, HashedFile, verify_content
+from diffusion_policy.common.checkpoint_objects import Storage, UnsafeError
 from diffusion_policy.common.checkpoint_trusted import load_trusted
-from diffusion_policy.common.checkpoint_unpickler import Storage, UnsafeError, load_plain
+from diffusion_policy.common.checkpoint_unpickler import load_plain
 from diffusion_policy.common.plain_state import plain_copy
 
 FORMAT = "diffusion_policy.checkpoint/1"

@@ -1,88 +1,36 @@
 """Reads the pickle inside a checkpoint as data: no name in it is ever looked up, imported or called.
 
 The pickle of a checkpoint is a program for a stack machine. This one knows the instructions that `torch.save` uses
-and the few names that checkpoints need; what those stand for is made by functions of this module. Whatever else a
+and the few names that checkpoints need; what those stand for, `checkpoint_objects` makes. Whatever else a
 file asks for is refused by name. All sizes are bounded by the length of the pickle.
 """
 
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from diffusion_policy.common.checkpoint_archive import DamagedError
+from diffusion_policy.common.checkpoint_objects import (
+    CALLS,
+    CONFIG_NODES,
+    DTYPES,
+    KNOWN,
+    STORAGES,
+    Name,
+    Node,
+    Storage,
+    UnsafeError,
+    checked_key,
+    set_versions,
+    shown,
+)
 
 MOST_INSTRUCTIONS = 4_000_000
-_LARGEST_KEY = 1 << 31
 _MARK = object()
-
-_STORAGES = {
-    f"torch.{name}Storage": dtype
-    for name, dtype in {
-        "Float": torch.float32,
-        "Double": torch.float64,
-        "Half": torch.float16,
-        "BFloat16": torch.bfloat16,
-        "Long": torch.int64,
-        "Int": torch.int32,
-        "Short": torch.int16,
-        "Char": torch.int8,
-        "Byte": torch.uint8,
-        "Bool": torch.bool,
-        "ComplexFloat": torch.complex64,
-        "ComplexDouble": torch.complex128,
-    }.items()
-}
-_CONFIG_NODES = {
-    "omegaconf.dictconfig.DictConfig",
-    "omegaconf.listconfig.ListConfig",
-    "omegaconf.base.ContainerMetadata",
-    "omegaconf.base.Metadata",
-    *(f"omegaconf.nodes.{kind}Node" for kind in ("Any", "String", "Integer", "Float", "Boolean", "Bytes")),
-}
-# Types that config nodes mention; nothing is made of them. Pickle's protocol 2 calls int and str as Python 2 did.
-_TYPES = {
-    "typing.Any",
-    *(
-        f"builtins.{name}"
-        for name in ("dict", "list", "tuple", "str", "int", "float", "bool", "bytes", "long", "unicode")
-    ),
-}
 _RENAMED = {"__builtin__": "builtins", "numpy._core.multiarray": "numpy.core.multiarray"}
-
-
-class UnsafeError(ValueError):
-    """A file that asks for something that no checkpoint needs; the message names it."""
-
-
-class Storage(NamedTuple):
-    """Memory that tensors of a file share, and what its bytes mean."""
-
-    memory: torch.UntypedStorage
-    dtype: torch.dtype
-    numel: int
-
-
-@dataclass(frozen=True)
-class Name:
-    """A name that a file mentions, such as `typing.Any`: inert."""
-
-    path: str
-
-
-class Node:
-    """An object of a file that is kept as data: the name of its class, and what it would have been set up with."""
-
-    __slots__ = ("name", "state")
-
-    def __init__(self, name: str, state: Any = None) -> None:
-        self.name = name
-        self.state = state
 
 
 def load_plain(pickle: bytes, load_storage: Callable[[str, torch.dtype, int], Storage] | None = None) -> Any:
@@ -207,11 +155,11 @@ class _Machine:
 
     def add_items(self) -> None:
         values = self.pop_to_mark()
-        self.top(set).update(map(_key, values))
+        self.top(set).update(map(checked_key, values))
 
     def set_item(self) -> None:
         value, key = self.pop(), self.pop()
-        self.top(dict)[_key(key)] = value
+        self.top(dict)[checked_key(key)] = value
 
     def set_items(self) -> None:
         values = self.pop_to_mark()
@@ -219,7 +167,7 @@ class _Machine:
             raise DamagedError("its structure has a key without a value")
         target = self.top(dict)
         for key, value in zip(values[::2], values[1::2], strict=True):
-            target[_key(key)] = value
+            target[checked_key(key)] = value
 
     def put(self, layout: struct.Struct) -> None:
         self._put(self.number(layout))
@@ -250,17 +198,17 @@ class _Machine:
 
     def _push_name(self, module: str, name: str) -> None:
         path = f"{_RENAMED.get(module, module)}.{name}"
-        if path in _DTYPES:
-            self.stack.append(_DTYPES[path])
+        if path in DTYPES:
+            self.stack.append(DTYPES[path])
             return
-        if path not in _KNOWN:
+        if path not in KNOWN:
             raise UnsafeError(f"it asks for {path[:200]}, which no checkpoint needs")
         self.stack.append(Name(path))
 
     def new_object(self) -> None:
         arguments, kind = self.pop(), self.pop()
-        if arguments != () or not isinstance(kind, Name) or kind.path not in _CONFIG_NODES:
-            raise UnsafeError(f"it makes a new object of {_shown(kind)}")
+        if arguments != () or not isinstance(kind, Name) or kind.path not in CONFIG_NODES:
+            raise UnsafeError(f"it makes a new object of {shown(kind)}")
         self.stack.append(Node(kind.path))
 
     def build(self) -> None:
@@ -271,162 +219,31 @@ class _Machine:
         elif isinstance(target, Node) and target.state is None and type(state) is dict:
             target.state = state
         elif type(target) is OrderedDict and type(state) is dict and state.keys() <= {"_metadata"}:
-            _set_versions(target, state.get("_metadata"))
+            set_versions(target, state.get("_metadata"))
         else:
-            raise UnsafeError(f"it sets attributes of a {_shown(target)}")
+            raise UnsafeError(f"it sets attributes of a {shown(target)}")
 
     def call(self) -> None:
         arguments, function = self.pop(), self.pop()
-        make = _CALLS.get(function.path) if isinstance(function, Name) else None
+        make = CALLS.get(function.path) if isinstance(function, Name) else None
         if make is None or type(arguments) is not tuple:
-            raise UnsafeError(f"it calls {_shown(function)}")
+            raise UnsafeError(f"it calls {shown(function)}")
         try:
             self.stack.append(make(*arguments))
         except (TypeError, ValueError, OverflowError, LookupError, RuntimeError) as error:
             if isinstance(error, DamagedError | UnsafeError):
                 raise
-            raise DamagedError(f"{_shown(function)} cannot be made of what it has: {error}") from error
+            raise DamagedError(f"{shown(function)} cannot be made of what it has: {error}") from error
 
     def storage(self) -> None:
         reference = self.pop()
         if type(reference) is not tuple or len(reference) != 5 or reference[0] != "storage":
             raise DamagedError("it refers to something outside that is no tensor's storage")
         _, kind, key, _, numel = reference
-        dtype = _STORAGES.get(kind.path) if isinstance(kind, Name) else None
+        dtype = STORAGES.get(kind.path) if isinstance(kind, Name) else None
         if dtype is None or type(key) is not str or type(numel) is not int or numel < 0 or self.load_storage is None:
             raise DamagedError("the storage of a tensor is described wrongly")
         self.stack.append(self.load_storage(key, dtype, numel))
-
-
-def _key(key: Any) -> Hashable:
-    """A key whose hash neither recurses nor can be chosen to collide with thousands of others."""
-    if type(key) is tuple:
-        valid = len(key) < 16 and all(type(part) is str for part in key)
-    elif type(key) is int:
-        valid = abs(key) < _LARGEST_KEY
-    else:
-        valid = key is None or type(key) in (str, bool)
-    if not valid:
-        raise DamagedError(f"it has a {type(key).__name__} as a key")
-    return key
-
-
-def _set_versions(state: OrderedDict[str, Any], versions: Any) -> None:
-    """Keeps the versions of modules that `state_dict()` leaves beside the weights."""
-    plain = isinstance(versions, dict) and all(
-        isinstance(key, str) and isinstance(value, dict) and all(type(number) is int for number in value.values())
-        for key, value in versions.items()
-    )
-    if not plain:
-        raise DamagedError("the versions of its modules are no numbers")
-    state._metadata = versions  # type: ignore[attr-defined]
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Name):
-        return value.path
-    return value.name if isinstance(value, Node) else type(value).__name__
-
-
-def _tensor(
-    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, metadata: Any = None
-) -> Tensor:
-    if not isinstance(storage, Storage) or type(size) is not tuple or type(stride) is not tuple:
-        raise DamagedError("a tensor is described wrongly")
-    if hooks or metadata:
-        raise UnsafeError("a tensor comes with hooks or attributes")
-    numbers = (offset, *size, *stride)
-    if len(size) != len(stride) or len(size) > 64 or any(type(n) is not int or not 0 <= n < 1 << 62 for n in numbers):
-        raise DamagedError("the shape of a tensor is described wrongly")
-    numel, last = 1, offset
-    for length, step in zip(size, stride, strict=True):
-        numel *= length
-        last += (length - 1) * step
-    if numel > storage.numel or (numel and last >= storage.numel):
-        raise DamagedError(f"a tensor of shape {size} does not fit in its {storage.numel} numbers")
-    tensor = torch.empty(0, dtype=storage.dtype, device=storage.memory.device)
-    tensor.set_(storage.memory, offset if numel else 0, size, stride)
-    return tensor.requires_grad_(requires_grad is True)
-
-
-def _parameter(data: Any, requires_grad: Any, hooks: Any) -> Tensor:
-    if not isinstance(data, Tensor) or hooks:
-        raise UnsafeError("a parameter comes with hooks")
-    return data.detach().requires_grad_(requires_grad is True)
-
-
-def _encoded(text: Any, encoding: Any) -> bytes:
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise UnsafeError("it encodes something else than bytes")
-    return text.encode("latin-1")
-
-
-def _type_named(name: Any) -> Name:
-    if type(name) is not str or len(name) > 40:
-        raise DamagedError("a type has no name")
-    return Name(f"dill.{name}")
-
-
-def _default_dict(kind: Any) -> dict[Any, Any]:
-    if not isinstance(kind, Name):
-        raise UnsafeError(f"a dict would call {_shown(kind)} for what it lacks")
-    return {}
-
-
-def _numpy_type(code: Any, align: Any = False, copy: Any = True) -> Node:
-    if type(code) is not str or code not in ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"):
-        raise DamagedError(f"a number is of numpy's type {str(code)[:40]!r}")
-    return Node("numpy.dtype", code)
-
-
-def _numpy_scalar(dtype: Any, content: Any) -> Any:
-    if not isinstance(dtype, Node) or dtype.name != "numpy.dtype" or type(content) is not bytes:
-        raise DamagedError("a number of numpy's is described wrongly")
-    (value,) = np.frombuffer(content, "<" + dtype.state)
-    return value.item()
-
-
-def _complex(real: Any, imaginary: Any) -> complex:
-    if type(real) is not float or type(imaginary) is not float:
-        raise DamagedError("a complex number is described wrongly")
-    return complex(real, imaginary)
-
-
-def _size(lengths: Any) -> torch.Size:
-    if type(lengths) is not tuple or not all(type(n) is int and 0 <= n < 1 << 62 for n in lengths):
-        raise DamagedError("a shape is described wrongly")
-    return torch.Size(lengths)
-
-
-def _device(kind: Any, index: Any = None) -> torch.device:
-    if type(kind) is not str or not (index is None or type(index) is int):
-        raise DamagedError("a device is described wrongly")
-    return torch.device(kind, index) if index is not None else torch.device(kind)
-
-
-def _set_of(values: Any) -> set[Hashable]:
-    if type(values) is not list:
-        raise DamagedError("a set is described wrongly")
-    return set(map(_key, values))
-
-
-_CALLS: dict[str, Callable[..., Any]] = {
-    "torch._utils._rebuild_tensor_v2": _tensor,
-    "torch._utils._rebuild_parameter": _parameter,
-    "collections.OrderedDict": lambda: OrderedDict(),
-    "collections.defaultdict": _default_dict,
-    "_codecs.encode": _encoded,
-    "builtins.bytes": lambda: b"",
-    "builtins.set": _set_of,
-    "builtins.complex": _complex,
-    "torch.Size": _size,
-    "torch.device": _device,
-    "dill._dill._load_type": _type_named,
-    "numpy.dtype": _numpy_type,
-    "numpy.core.multiarray.scalar": _numpy_scalar,
-}
-_DTYPES = {str(dtype): dtype for dtype in _STORAGES.values()}
-_KNOWN = {*_CALLS, *_STORAGES, *_CONFIG_NODES, *_TYPES}
 
 
 def _constant(make: Callable[[], Any]) -> Callable[[_Machine], None]:
