@@ -3,14 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from diffusion_policy.common.replay_buffer import ReplayBuffer
-from diffusion_policy.dataset.base_dataset import BaseLowdimDataset
 from diffusion_policy.dataset.data_checks import check_finite
-from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset
+from diffusion_policy.dataset.lowdim_dataset import ObsActionDataset, check_dims
 from diffusion_policy.model.common.normalizer import LinearNormalizer, SingleFieldLinearNormalizer
 
 OBS_DIM, ACTION_DIM = 16, 2
@@ -20,7 +18,7 @@ X, Y, ANGLE = [0, 3, 6, 8, 10, 13], [1, 4, 7, 9, 11, 14], [2, 5, 12, 15]
 """Columns of x, of y and of angles."""
 
 
-class BlockPushLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
+class BlockPushLowdimDataset(ObsActionDataset):
     """`obs` (16): x, y, angle of both blocks, x, y of the effector and of its target, x, y, angle of both targets.
 
     `action` (2) is how far the effector's target moves, or in the `_abs` data where to (m).
@@ -49,7 +47,7 @@ class BlockPushLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
         val_ratio: float = 0.0,
         max_train_episodes: int | None = None,
     ) -> None:
-        self.obs_key, self.action_key = obs_key, action_key
+        self.obs_keys, self.action_key = [obs_key], action_key
         self.obs_eef_target = obs_eef_target
         self.use_manual_normalizer = use_manual_normalizer
         try:
@@ -60,8 +58,8 @@ class BlockPushLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
                 "for the _abs task. To convert those of Behavior Transformers: scripts.bet_blockpush_conversion."
             )
             raise
-        for key, width in ((obs_key, OBS_DIM), (action_key, ACTION_DIM)):
-            _check_columns(replay_buffer, key, width, zarr_path)
+        steps = {"obs": replay_buffer[obs_key][0], "action": replay_buffer[action_key][0]}
+        check_dims(zarr_path, steps, obs=OBS_DIM, action=ACTION_DIM)
         check_finite(replay_buffer, zarr_path)
         super().__init__(
             replay_buffer,
@@ -74,11 +72,10 @@ class BlockPushLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
         )
 
     def transform(self, windows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        obs = windows[self.obs_key]
+        sample = super().transform(windows)
         if not self.obs_eef_target:
-            obs = obs.clone()
-            obs[..., EEF_TARGET] = 0
-        return {"obs": obs, "action": windows[self.action_key]}
+            sample["obs"][..., EEF_TARGET] = 0
+        return sample
 
     def get_normalizer(self, mode: str = "limits", **kwargs: Any) -> LinearNormalizer:
         """Fitted on all the data; arguments as for `LinearNormalizer.fit`, of no effect on a manual one's `obs`."""
@@ -97,12 +94,3 @@ def _shared_scales(fitted: SingleFieldLinearNormalizer) -> SingleFieldLinearNorm
         scale[columns] = 2 / (high - low)
         offset[columns] = -(high + low) / (high - low)
     return SingleFieldLinearNormalizer.create_manual(scale=scale, offset=offset, input_stats_dict=stats)
-
-
-def _check_columns(replay_buffer: ReplayBuffer, key: str, width: int, source: str) -> None:
-    step = np.shape(replay_buffer[key])[1:]
-    if step != (width,):
-        raise ValueError(
-            f"{source}: {key!r} has steps of shape {list(step)}, expected [{width}]: these are no demonstrations of "
-            "block pushing"
-        )

@@ -70,14 +70,13 @@ class LowdimDataset(ObsActionDataset):
             val_ratio=val_ratio,
             max_train_episodes=max_train_episodes,
         )
-        sample = self[0]
-        check_dims(zarr_path, obs=(sample["obs"], obs_dim), action=(sample["action"], action_dim))
+        steps = {key: value[0] for key, value in self[0].items()}
+        check_dims(zarr_path, steps, obs=obs_dim, action=action_dim)
 
 
-def check_dims(source: object, **expected: tuple[Any, int | None]) -> None:
-    """Refuses arrays `(..., D)` of another D than expected (None: of any)."""
-    for name, (array, dim) in expected.items():
-        if dim is not None and array.shape[-1] != dim:
-            raise ValueError(
-                f"{source}: {name} has {array.shape[-1]} entries, expected {dim}: is task.{name}_dim theirs?"
-            )
+def check_dims(source: object, steps: Mapping[str, Any], **expected: int | None) -> None:
+    """Refuses steps, by name, that are no vectors of the expected length (None: of any)."""
+    for name, dim in expected.items():
+        shape = list(steps[name].shape)
+        if dim is not None and shape != [dim]:
+            raise ValueError(f"{source}: {name!r} has steps of shape {shape}, expected [{dim}]: is it of this task?")

@@ -14,8 +14,8 @@ from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.common.zarr_store import open_group
 from diffusion_policy.dataset.base_dataset import BaseImageDataset
 from diffusion_policy.dataset.data_checks import check_finite, check_shape_meta
-from diffusion_policy.dataset.image_loading import load_images
-from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset, download_hint
+from diffusion_policy.dataset.image_loading import float_images, load_images
+from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset, download_hint, observed_steps
 from diffusion_policy.model.common.normalize_util import get_image_range_normalizer
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 
@@ -49,10 +49,7 @@ class PushTImageDataset(ReplayBufferDataset, BaseImageDataset):
         n_obs_steps: int | None = None,
         shape_meta: Mapping[str, Any] | None = None,
     ) -> None:
-        if n_obs_steps is not None:
-            if not 1 <= n_obs_steps <= horizon:
-                raise ValueError(f"n_obs_steps is {n_obs_steps}, expected 1 to {horizon}, the horizon")
-            self.first_steps = {"img": n_obs_steps, "state": n_obs_steps}
+        self.first_steps = observed_steps(["img", "state"], n_obs_steps, horizon)
         super().__init__(
             _load(zarr_path, None if shape_meta is None else ShapeMeta.parse(shape_meta)),
             horizon=horizon,
@@ -64,9 +61,7 @@ class PushTImageDataset(ReplayBufferDataset, BaseImageDataset):
         )
 
     def transform(self, windows: Mapping[str, Tensor]) -> dict[str, Any]:
-        # Channels move while the images are bytes: a quarter of the memory traffic.
-        image = windows["img"].movedim(-1, -3).contiguous()
-        obs = {"image": image.to(torch.float32) / 255, "agent_pos": _agent_pos(windows["state"])}
+        obs = {"image": float_images(windows["img"]), "agent_pos": _agent_pos(windows["state"])}
         return {"obs": obs, "action": windows["action"].to(torch.float32)}
 
     def fitted_data(self) -> dict[str, Tensor]:

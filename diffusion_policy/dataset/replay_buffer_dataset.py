@@ -1,7 +1,7 @@
 """What all datasets over the episodes of a replay buffer share."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -79,6 +79,19 @@ class ReplayBufferDataset(BaseDataset):
 
     def get_all_actions(self) -> Tensor:
         return torch.from_numpy(self.replay_buffer[self.action_key])
+
+
+def observed_steps(keys: Iterable[str], n_obs_steps: int | None, horizon: int) -> dict[str, int]:
+    """`first_steps` of a dataset whose observations `keys` are read for To steps of a window; for None, all T.
+
+    Raises:
+        ValueError: a window has not so many steps.
+    """
+    if n_obs_steps is None:
+        return {}
+    if not 1 <= n_obs_steps <= horizon:
+        raise ValueError(f"n_obs_steps is {n_obs_steps}, expected 1 to {horizon}, the horizon")
+    return dict.fromkeys(keys, n_obs_steps)
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.dataset.base_dataset import BaseImageDataset
-from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset
+from diffusion_policy.dataset.image_loading import float_images
+from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset, observed_steps
 from diffusion_policy.dataset.robomimic_actions import action_normalizer
 from diffusion_policy.dataset.robomimic_image_cache import load_images_and_states
 from diffusion_policy.model.common.normalize_util import (
@@ -20,7 +20,7 @@ from diffusion_policy.model.common.normalize_util import (
 )
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 
-normalizer_from_stat = get_max_abs_normalizer_from_stat
+normalizer_from_stat = get_max_abs_normalizer_from_stat  # the original's name for it
 
 
 class RobomimicReplayImageDataset(ReplayBufferDataset, BaseImageDataset):
@@ -58,10 +58,7 @@ class RobomimicReplayImageDataset(ReplayBufferDataset, BaseImageDataset):
         self.shape_meta = ShapeMeta.parse(shape_meta)
         self.abs_action = abs_action
         self.use_legacy_normalizer = use_legacy_normalizer
-        if n_obs_steps is not None:
-            if not 1 <= n_obs_steps <= horizon:
-                raise ValueError(f"n_obs_steps is {n_obs_steps}, expected 1 to {horizon}, the horizon")
-            self.first_steps = dict.fromkeys(self.shape_meta.obs, n_obs_steps)
+        self.first_steps = observed_steps(self.shape_meta.obs, n_obs_steps, horizon)
         for key in self.shape_meta.low_dim_keys:
             _low_dim_normalizer_of(key)  # complains of names that it does not know
         super().__init__(
@@ -75,13 +72,8 @@ class RobomimicReplayImageDataset(ReplayBufferDataset, BaseImageDataset):
         )
 
     def transform(self, windows: Mapping[str, Tensor]) -> dict[str, Any]:
-        obs = {}
-        for key in self.shape_meta.obs:
-            if key in self.shape_meta.rgb_keys:
-                # Channels move while the images are bytes: a quarter of the memory traffic.
-                obs[key] = windows[key].movedim(-1, -3).contiguous().to(torch.float32) / 255
-            else:
-                obs[key] = windows[key]
+        images = self.shape_meta.rgb_keys
+        obs = {key: float_images(windows[key]) if key in images else windows[key] for key in self.shape_meta.obs}
         return {"obs": obs, "action": windows["action"]}
 
     def get_normalizer(self, mode: str = "limits", **kwargs: Any) -> LinearNormalizer:

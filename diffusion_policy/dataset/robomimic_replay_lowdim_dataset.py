@@ -1,27 +1,25 @@
 """robomimic's demonstrations as states."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 from tqdm import tqdm
 
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.robomimic_hdf5 import check_steps, demo_names, open_robomimic, read_rows
-from diffusion_policy.dataset.base_dataset import BaseLowdimDataset
 from diffusion_policy.dataset.data_checks import check_finite
-from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset
+from diffusion_policy.dataset.lowdim_dataset import ObsActionDataset
 from diffusion_policy.dataset.robomimic_actions import action_normalizer, check_action_dim, converted_actions
 from diffusion_policy.model.common.normalize_util import array_to_stats, get_max_abs_normalizer_from_stat
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 
 OBS_KEYS = ("object", "robot0_eef_pos", "robot0_eef_quat", "robot0_gripper_qpos")
 
-normalizer_from_stat = get_max_abs_normalizer_from_stat
+normalizer_from_stat = get_max_abs_normalizer_from_stat  # the original's name for it
 
 
-class RobomimicReplayLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
+class RobomimicReplayLowdimDataset(ObsActionDataset):
     """`obs` is the observations `obs_keys` one after another `(Do,)`, `action` as stored or, if absolute, converted.
 
     Args:
@@ -60,9 +58,6 @@ class RobomimicReplayLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
             val_ratio=val_ratio,
             max_train_episodes=max_train_episodes,
         )
-
-    def transform(self, windows: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {"obs": windows["obs"], "action": windows["action"]}
 
     def get_normalizer(self, mode: str = "limits", **kwargs: Any) -> LinearNormalizer:
         """Observations scaled by their largest entry, actions as `action_normalizer` says; no arguments matter."""

@@ -10,12 +10,7 @@ from torch import Tensor
 
 from diffusion_policy.env.robomimic.robomimic_image_wrapper import RobomimicImageWrapper, create_env
 from diffusion_policy.env_runner.base_image_runner import BaseImageRunner
-from diffusion_policy.env_runner.robomimic_runner import (
-    RobomimicRunner,
-    read_env_meta,
-    robomimic_episodes,
-    steps_per_render,
-)
+from diffusion_policy.env_runner.robomimic_runner import RobomimicRunner, read_env_meta
 
 __all__ = ["RobomimicImageRunner", "create_env"]
 
@@ -57,7 +52,6 @@ class RobomimicImageRunner(RobomimicRunner, BaseImageRunner):
         sampling_seed: int | None = 0,
         n_env_groups: int = 1,
     ) -> None:
-        self.abs_action = abs_action
         env_meta = read_env_meta(dataset_path)
         if isinstance(shape_meta, DictConfig):  # a plain one, as it goes to other processes
             shape_meta = OmegaConf.to_container(shape_meta, resolve=True)  # type: ignore[assignment]
@@ -71,16 +65,20 @@ class RobomimicImageRunner(RobomimicRunner, BaseImageRunner):
             name=f"{env_meta['env_name']}Image",
             env_fn=lambda: env_fn(enable_render=True),
             dummy_env_fn=lambda: env_fn(enable_render=False),
-            episodes=robomimic_episodes(
-                dataset_path, n_train, n_train_vis, train_start_idx, n_test, n_test_vis, test_start_seed
-            ),
+            dataset_path=dataset_path,
+            abs_action=abs_action,
+            n_train=n_train,
+            n_train_vis=n_train_vis,
+            train_start_idx=train_start_idx,
+            n_test=n_test,
+            n_test_vis=n_test_vis,
+            test_start_seed=test_start_seed,
             max_steps=max_steps,
             n_obs_steps=n_obs_steps,
             n_action_steps=n_action_steps,
             past_action=past_action,
             fps=fps,
             crf=crf,
-            steps_per_render=steps_per_render(fps),
             n_envs=n_envs,
             tqdm_interval_sec=tqdm_interval_sec,
             sampling_seed=sampling_seed,

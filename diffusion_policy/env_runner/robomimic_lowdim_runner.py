@@ -9,12 +9,7 @@ from torch import Tensor
 
 from diffusion_policy.env.robomimic.robomimic_lowdim_wrapper import RobomimicLowdimWrapper, create_env
 from diffusion_policy.env_runner.base_lowdim_runner import BaseLowdimRunner
-from diffusion_policy.env_runner.robomimic_runner import (
-    RobomimicRunner,
-    read_env_meta,
-    robomimic_episodes,
-    steps_per_render,
-)
+from diffusion_policy.env_runner.robomimic_runner import RobomimicRunner, read_env_meta
 
 __all__ = ["RobomimicLowdimRunner", "create_env"]
 
@@ -59,7 +54,6 @@ class RobomimicLowdimRunner(RobomimicRunner, BaseLowdimRunner):
         sampling_seed: int | None = 0,
         n_env_groups: int = 1,
     ) -> None:
-        self.abs_action = abs_action
         env_meta = read_env_meta(dataset_path)
         obs_keys = list(obs_keys)  # plain ones, as they go to other processes
         render_hw = int(render_hw[0]), int(render_hw[1])
@@ -72,9 +66,14 @@ class RobomimicLowdimRunner(RobomimicRunner, BaseLowdimRunner):
             output_dir,
             name=f"{env_meta['env_name']}Lowdim",
             env_fn=make_env,
-            episodes=robomimic_episodes(
-                dataset_path, n_train, n_train_vis, train_start_idx, n_test, n_test_vis, test_start_seed
-            ),
+            dataset_path=dataset_path,
+            abs_action=abs_action,
+            n_train=n_train,
+            n_train_vis=n_train_vis,
+            train_start_idx=train_start_idx,
+            n_test=n_test,
+            n_test_vis=n_test_vis,
+            test_start_seed=test_start_seed,
             max_steps=max_steps,
             n_obs_steps=n_obs_steps,
             n_action_steps=n_action_steps,
@@ -82,7 +81,6 @@ class RobomimicLowdimRunner(RobomimicRunner, BaseLowdimRunner):
             past_action=past_action,
             fps=fps,
             crf=crf,
-            steps_per_render=steps_per_render(fps),
             n_envs=n_envs,
             tqdm_interval_sec=tqdm_interval_sec,
             sampling_seed=sampling_seed,

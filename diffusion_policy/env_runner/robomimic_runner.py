@@ -21,9 +21,42 @@ class RobomimicRunner(RolloutRunner):
     """Rolls out in robosuite: first from states that demonstrations began in, then from seeds.
 
     The score of an episode is its best reward, which is 1 once the task is accomplished.
+
+    Args:
+        dataset_path: demonstrations (HDF5), of which the first episodes take their beginnings.
+        abs_action: the policy's actions are poses, see AbsoluteActions.
+        n_train: number of episodes that begin as demonstrations from `train_start_idx` on; `n_train_vis` are recorded.
+        n_test: number of episodes with seeds from `test_start_seed`, of which `n_test_vis` are recorded.
+        rollout: as of RolloutRunner.
     """
 
-    abs_action: bool
+    def __init__(
+        self,
+        output_dir: str | Path,
+        *,
+        dataset_path: str | Path,
+        abs_action: bool,
+        n_train: int,
+        n_train_vis: int,
+        train_start_idx: int,
+        n_test: int,
+        n_test_vis: int,
+        test_start_seed: int,
+        fps: int,
+        **rollout: Any,
+    ) -> None:
+        self.abs_action = abs_action
+        states = read_init_states(dataset_path, train_start_idx, n_train) if n_train else []
+        train = [
+            Episode("train/", train_start_idx + i, record=i < n_train_vis, init=_begin_in(state))
+            for i, state in enumerate(states)
+        ]
+        test = [
+            Episode("test/", test_start_seed + i, record=i < n_test_vis, init=_begin_in(None)) for i in range(n_test)
+        ]
+        super().__init__(
+            output_dir, episodes=train + test, fps=fps, steps_per_render=max(CONTROL_HZ // fps, 1), **rollout
+        )
 
     def env_action(self, action: NDArray[Any]) -> NDArray[Any]:
         return self.undo_transform_action(action) if self.abs_action else action
@@ -36,30 +69,6 @@ class RobomimicRunner(RolloutRunner):
 def read_env_meta(dataset_path: str | Path) -> EnvMeta:
     """What a dataset says of its environment, checked."""
     return check_env_meta(read_env_args(dataset_path), str(dataset_path))
-
-
-def robomimic_episodes(
-    dataset_path: str | Path,
-    n_train: int,
-    n_train_vis: int,
-    train_start_idx: int,
-    n_test: int,
-    n_test_vis: int,
-    test_start_seed: int,
-) -> list[Episode]:
-    """Episodes that begin as demonstrations did, then those with seeds; the first `n_*_vis` are recorded."""
-    states = read_init_states(dataset_path, train_start_idx, n_train) if n_train else []
-    train = [
-        Episode("train/", train_start_idx + i, record=i < n_train_vis, init=_begin_in(state))
-        for i, state in enumerate(states)
-    ]
-    test = [Episode("test/", test_start_seed + i, record=i < n_test_vis, init=_begin_in(None)) for i in range(n_test)]
-    return train + test
-
-
-def steps_per_render(fps: int) -> int:
-    """Steps from one frame of a video to the next."""
-    return max(CONTROL_HZ // fps, 1)
 
 
 def _begin_in(state: NDArray[np.float64] | None) -> Callable[[MultiStepWrapper], None]:

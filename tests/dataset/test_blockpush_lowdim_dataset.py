@@ -80,7 +80,7 @@ def test_bad_data_are_refused(write_demonstrations: Write, episodes: list[dict[s
     path = write_demonstrations(episodes)
     with pytest.raises((KeyError, ValueError), match="state"):
         BlockPushLowdimDataset(path, horizon=4, obs_key="state")
-    with pytest.raises(ValueError, match=r"'obs' has steps of shape \[16\], expected \[2\]"):
+    with pytest.raises(ValueError, match=r"'action' has steps of shape \[16\], expected \[2\]"):
         BlockPushLowdimDataset(path, horizon=4, action_key="obs")
     episodes[1]["obs"][3, 7] = np.nan
     with pytest.raises(ValueError, match=r"'obs' has NaN .* step 15 \(episode 1\)"):

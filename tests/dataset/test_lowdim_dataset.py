@@ -22,7 +22,11 @@ def test_arrays_are_put_side_by_side(path):
 
 
 @pytest.mark.parametrize(
-    ("dims", "message"), [({"obs_dim": 9}, "obs has 3 .*9"), ({"action_dim": 7}, "action has 2 .*7")]
+    ("dims", "message"),
+    [
+        ({"obs_dim": 9}, r"'obs' has steps of shape \[3\], expected \[9\]"),
+        ({"action_dim": 7}, r"'action' has steps of shape \[2\], expected \[7\]"),
+    ],
 )
 def test_other_dimensions_than_the_policys_are_refused(path, dims, message):
     with pytest.raises(ValueError, match=message):
