@@ -31,7 +31,7 @@ def capture(function: Callable[[], T], stream: torch.cuda.Stream, pool: Any = No
         # Thread-local: other threads, such as data loaders', may use the GPU meanwhile.
         recording = torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local")
         # `recording` enters the stream too, but does not leave it if it breaks.
-        with _garbage_kept(), torch.cuda.stream(stream), recording:
+        with garbage_kept(), torch.cuda.stream(stream), recording:
             result = function()
     except Exception as error:
         _mend(stream, pool)
@@ -41,8 +41,8 @@ def capture(function: Callable[[], T], stream: torch.cuda.Stream, pool: Any = No
 
 
 @contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Collects garbage now, and none until the end: a graph that is destroyed meanwhile breaks the capture."""
+def garbage_kept() -> Iterator[None]:
+    """Collects garbage now, and none within the block: a graph that is destroyed in a capture breaks it."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

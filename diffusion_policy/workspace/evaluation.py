@@ -18,7 +18,7 @@ from diffusion_policy.common.statistics import summarize_scores
 from diffusion_policy.env_runner.base_runner import BaseRunner
 from diffusion_policy.policy.policy_loading import load_policy
 
-ENV_PACKAGES = ("", "gymnasium_robotics", "gym_pusht")
+ENV_PACKAGES = ("", "gymnasium_robotics")
 """That the id of an environment may name; the first is none."""
 RUNNER = Part("runner", ("diffusion_policy.env_runner",), (BaseRunner,))
 

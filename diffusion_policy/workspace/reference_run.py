@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from diffusion_policy.common.checkpoint_file import CheckpointError
+from diffusion_policy.common.checkpoint_file import ORIGINAL_FORMAT, CheckpointError
 from diffusion_policy.common.random_state import get_random_state, seed_everything, set_random_state
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,9 @@ def with_training_state(payload: Mapping[str, Any], workspace: Any, batches_per_
         states["model"] = states.pop("policy")  # that is what the original calls BET's
     if not {"global_step", "epoch"} <= values.keys():
         raise CheckpointError(f"this checkpoint says only {sorted(values)}, not at which step and epoch it was made")
-    missing = {"model", "optimizer"} - states.keys()
+    # Where the original's models hold their optimizer themselves, robomimic's, its checkpoints have none.
+    starts_afresh = payload.get("format") == ORIGINAL_FORMAT and "optimizer" not in states
+    missing = {"model", *(() if starts_afresh else ("optimizer",))} - states.keys()
     if missing:
         raise CheckpointError(
             f"training cannot continue from this checkpoint: it has no state of {', '.join(sorted(missing))}, "
@@ -67,7 +69,11 @@ def with_training_state(payload: Mapping[str, Any], workspace: Any, batches_per_
     for name in ("model", "ema_model"):
         if name in states and getattr(workspace, name, None) is not None:
             states[name] = _with_normalizer_of(getattr(workspace, name), states[name])
-    states["optimizer"] = _optimizer_state(states["optimizer"], states["model"], workspace.optimizer, workspace.model)
+    if starts_afresh:
+        logger.warning("This checkpoint of the original has no state of an optimizer: that starts afresh")
+    else:
+        optimizer = _optimizer_state(states["optimizer"], states["model"], workspace.optimizer, workspace.model)
+        states["optimizer"] = optimizer
     states["lr_scheduler"] = _schedule_state(workspace.lr_scheduler, n_updates)
     if workspace.ema is not None:
         states["ema"] = {"optimization_step": n_batches, "decay": workspace.ema.get_decay(n_batches - 1)}

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import pickle
 import shutil
 
 import hydra
@@ -42,6 +43,14 @@ def _optimized(compat, config, model_state):
     return [[key for key in group["param_names_in_order"] if key in own] for group in groups]
 
 
+def _make(repository, config, overrides, folder):
+    register_resolvers()
+    with initialize_config_dir(str(repository / "diffusion_policy" / "config"), version_base=None):
+        cfg = compose(config, overrides=overrides)
+    OmegaConf.resolve(cfg)
+    return hydra.utils.get_class(cfg._target_)(cfg, output_dir=str(folder))
+
+
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_run_of_the_original_goes_on(repository, compat, real_pusht, tmp_path, caplog, monkeypatch, name):
     monkeypatch.chdir(repository)
@@ -59,10 +68,7 @@ def test_a_run_of_the_original_goes_on(repository, compat, real_pusht, tmp_path,
 
     def make(num_epochs):
         ours = [f"task.dataset.zarr_path={real_pusht}", f"training.num_epochs={num_epochs}"]
-        with initialize_config_dir(str(repository / "diffusion_policy" / "config"), version_base=None):
-            cfg = compose(SAMPLES[name], overrides=[*overrides, *ours])
-        OmegaConf.resolve(cfg)
-        return hydra.utils.get_class(cfg._target_)(cfg, output_dir=str(tmp_path))
+        return _make(repository, SAMPLES[name], [*overrides, *ours], tmp_path)
 
     done = make(num_epochs=1)
     done.run()  # nothing is left to do: what follows is the state that was resumed
@@ -108,6 +114,61 @@ def test_a_run_of_the_original_goes_on(repository, compat, real_pusht, tmp_path,
     assert len(resumed.topk.state_dict()) == 2
     for path in (tmp_path / "checkpoints").iterdir():
         path.unlink()
+
+
+def test_a_run_of_bet_goes_on(repository, compat, real_pusht, tmp_path):
+    """Its model is called `policy` there, it keeps no average, and its bins are those that it was trained with."""
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copyfile(compat / "ckpt" / "bet_lowdim.ckpt", tmp_path / "checkpoints" / "latest.ckpt")
+    states = read_checkpoint(compat / "ckpt" / "bet_lowdim.ckpt")["state_dicts"]
+    overrides = OmegaConf.to_container(OmegaConf.load(compat / "ckpt" / "bet_lowdim.overrides.yaml"))
+    overrides += [f"task.dataset.zarr_path={real_pusht}", "task.env_runner.n_train=0", "task.env_runner.n_train_vis=0"]
+    config = "train_bet_lowdim_workspace"
+    done = _make(repository, config, overrides, tmp_path)
+    done.run()
+    assert (done.epoch, done.global_step) == (1, 4)
+    for key, value in done.model.state_dict().items():
+        if not key.startswith("normalizer."):
+            assert torch.equal(value, states["policy"][key]), key
+    facts = json.loads((compat / "state_dicts" / "_optimizer_param_order.json").read_text())["configs"]
+    (groups,) = (each["groups"] for name, each in facts.items() if name.startswith(f"{config}__"))
+    parameters = dict(done.model.named_parameters())
+    compared = 0
+    for group, saved in zip(groups, states["optimizer"]["param_groups"], strict=True):
+        names = [name for name in group["param_names_in_order"] if name in parameters]  # the sample has fewer layers
+        for name, index in zip(names, saved["params"], strict=True):
+            for what, value in states["optimizer"]["state"][index].items():
+                assert torch.equal(done.optimizer.state[parameters[name]][what].reshape(value.shape), value), name
+                compared += 1
+    assert compared == 3 * len(states["optimizer"]["state"]) > 60
+
+    resumed = _make(repository, config, [*overrides, "training.num_epochs=2"], tmp_path)
+    resumed.run()
+    assert (resumed.epoch, resumed.global_step) == (2, 8)
+    bins = states["policy"]["action_ae.params_dict.bin_centers"]
+    assert torch.equal(resumed.model.state_dict()["action_ae.params_dict.bin_centers"], bins)
+
+
+def test_a_run_of_robomimic_goes_on_with_a_new_optimizer(repository, real_pusht, tmp_path, caplog):
+    """The original's model holds its optimizer itself, and its checkpoints do not have it."""
+    overrides = [
+        *("task=pusht_lowdim", "training.device=cpu", "training.max_train_steps=2", "training.max_val_steps=1"),
+        *("task.env_runner.n_test=1", "task.env_runner.n_test_vis=0", "task.env_runner.max_steps=8"),
+        *("dataloader.batch_size=8", "dataloader.num_workers=0", "val_dataloader.num_workers=0"),
+        *("logging.mode=disabled", "training.num_epochs=2", f"task.dataset.zarr_path={real_pusht}"),
+        *("task.env_runner.n_train=0", "task.env_runner.n_train_vis=0"),
+    ]
+    workspace = _make(repository, "train_robomimic_lowdim_workspace", overrides, tmp_path)
+    weights = {key: value.clone() for key, value in workspace.model.state_dict().items()}
+    (tmp_path / "checkpoints").mkdir()
+    counters = {"global_step": pickle.dumps(1, 2), "epoch": pickle.dumps(0, 2)}
+    content = {"cfg": workspace.cfg, "state_dicts": {"model": weights}, "pickles": counters}
+    torch.save(content, tmp_path / "checkpoints" / "latest.ckpt")
+    workspace.run()
+    assert "no state of an optimizer" in caplog.text
+    assert workspace.epoch == 2
+    steps = {int(state["step"]) for state in workspace.optimizer.state.values()}
+    assert steps == {2}  # those of the second epoch alone
 
 
 @pytest.mark.parametrize("n_batches", [None, 2], ids=["whole epochs", "epochs cut short"])
