@@ -1,13 +1,13 @@
 """From one representation of rotations to another, and back."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 from torch import Tensor
-
-from diffusion_policy.model.common.rotation_conversions import FROM_MATRIX, TO_MATRIX
 
 Rotations = TypeVar("Rotations", Tensor, NDArray)
 
@@ -16,8 +16,8 @@ class RotationTransformer:
     """Converts arrays or tensors of rotations, of any leading shape; type, dtype and device are kept.
 
     Representations: "axis_angle" `(..., 3)` (rad), "quaternion" `(..., 4)`, real part first, "rotation_6d" `(..., 6)`,
-    "matrix" `(..., 3, 3)`, "euler_angles" `(..., 3)` (rad). What comes out has a real part of at least 0, an angle of
-    at most pi.
+    the matrix's first two rows, "matrix" `(..., 3, 3)`, "euler_angles" `(..., 3)` (rad). What comes out has a real part
+    of at least 0, an angle of at most pi.
 
     Args:
         from_rep: representation that `forward` takes.
@@ -61,6 +61,36 @@ def _convention(which: str, rep: str, convention: str | None) -> tuple[str, ...]
 
 
 def _convert(x: Rotations, from_: tuple[str, tuple[str, ...]], to: tuple[str, tuple[str, ...]]) -> Rotations:
-    if isinstance(x, np.ndarray):
-        return _convert(torch.from_numpy(np.ascontiguousarray(x)), from_, to).numpy()
-    return FROM_MATRIX[to[0]](TO_MATRIX[from_[0]](x, *from_[1]), *to[1])
+    if isinstance(x, Tensor):
+        converted = _convert(x.detach().cpu().numpy(), from_, to)
+        return torch.from_numpy(converted).to(x.device)
+    entries = x.shape[len(x.shape) - (2 if from_[0] == "matrix" else 1) :]
+    leading = x.shape[: len(x.shape) - len(entries)]
+    flat = x.reshape(-1, *entries).astype(np.float64)
+    converted = _FROM_ROTATION[to[0]](_TO_ROTATION[from_[0]](flat, *from_[1]), *to[1])
+    return converted.reshape(*leading, *converted.shape[1:]).astype(x.dtype)
+
+
+def _from_rows(rows: NDArray) -> Rotation:
+    """Any six numbers `(N, 6)`: two rows made orthonormal, and their cross product (Zhou et al. 2019, section 4)."""
+    first, second = rows[:, :3], rows[:, 3:]
+    first = first / np.linalg.norm(first, axis=1, keepdims=True)
+    second = second - (first * second).sum(axis=1, keepdims=True) * first
+    second = second / np.linalg.norm(second, axis=1, keepdims=True)
+    return Rotation.from_matrix(np.stack((first, second, np.cross(first, second)), axis=1))
+
+
+_TO_ROTATION: dict[str, Callable[..., Rotation]] = {
+    "axis_angle": Rotation.from_rotvec,
+    "quaternion": lambda x: Rotation.from_quat(x, scalar_first=True),
+    "rotation_6d": _from_rows,
+    "euler_angles": lambda x, axes: Rotation.from_euler(axes, x),
+    "matrix": Rotation.from_matrix,
+}
+_FROM_ROTATION: dict[str, Callable[..., NDArray]] = {
+    "axis_angle": Rotation.as_rotvec,
+    "quaternion": lambda rotation: rotation.as_quat(canonical=True, scalar_first=True),
+    "rotation_6d": lambda rotation: rotation.as_matrix()[:, :2].reshape(-1, 6),
+    "euler_angles": lambda rotation, axes: rotation.as_euler(axes),
+    "matrix": Rotation.as_matrix,
+}
