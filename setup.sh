@@ -84,6 +84,18 @@ check_rendering() {
         printf 'setup: without it, videos and images of robosuite and the kitchen cannot be had\n' >&2
 }
 
+# The robot's client libraries, and the screen without a monitor on which windows and keys are tested.
+check_robot_libraries() {
+    local missing=()
+    .venv/bin/python -c 'import pyrealsense2' >/dev/null 2>&1 || missing+=(libusb-1.0-0)
+    .venv/bin/python -c 'import ctypes; ctypes.CDLL("libspnav.so.0")' >/dev/null 2>&1 || missing+=(libspnav0)
+    command -v Xvfb >/dev/null || missing+=(xvfb)
+    command -v xdotool >/dev/null || missing+=(xdotool)
+    [ ${#missing[@]} = 0 ] && return
+    (install_system_packages "The robot half lacks ${missing[*]}" "${missing[@]}") ||
+        printf 'setup: without them, cameras, SpaceMouse or windows of the robot half do not work\n' >&2
+}
+
 make_environment() {
     local python uv
     python=$(find_python)
@@ -94,6 +106,7 @@ make_environment() {
     "$uv" pip install --quiet --python .venv --no-deps --editable .
     check_shared_libraries
     check_rendering
+    check_robot_libraries
 }
 
 write_lock() {
@@ -101,7 +114,7 @@ write_lock() {
     python=$(find_python)
     uv=$(find_uv "$python")
     "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-        --no-header --extra dev --extra sim pyproject.toml --output-file requirements.lock
+        --no-header --all-extras pyproject.toml --output-file requirements.lock
 }
 
 case ${1:-} in
