@@ -52,7 +52,18 @@ def ensure_cache(
         return
     with _locked(cache.with_name(f"{cache.name}.lock")):
         if not _is_current(cache, difference):  # unless another process has written it meanwhile
-            _write(cache, fingerprint, write)
+            write_cache(cache, fingerprint, write)
+
+
+def write_cache(cache: Path, fingerprint: str, write: Callable[[Path], None]) -> None:
+    """Lets a cache be filled aside, then moves it into place; arguments as of `ensure_cache`."""
+    partial = cache.with_name(f".{cache.name}.{fingerprint}.partial")
+    for stale in cache.parent.glob(f".{cache.name}.*.partial"):
+        if stale != partial:
+            shutil.rmtree(stale)
+    write(partial)
+    ReplayBuffer.create_from_path(partial).save_to_path(cache)
+    shutil.rmtree(partial)
 
 
 def load_cached(group: zarr.Group, shape_meta: ShapeMeta, source: str) -> ReplayBuffer:
@@ -93,17 +104,6 @@ def _is_current(cache: Path, difference: Callable[[ReplayBuffer], str]) -> bool:
     if differs:
         log.warning("%s is written anew: it is of other data, in %s", cache, differs)
     return not differs
-
-
-def _write(cache: Path, fingerprint: str, write: Callable[[Path], None]) -> None:
-    """Lets the cache be filled aside, then moves it into place."""
-    partial = cache.with_name(f".{cache.name}.{fingerprint}.partial")
-    for stale in cache.parent.glob(f".{cache.name}.*.partial"):
-        if stale != partial:
-            shutil.rmtree(stale)
-    write(partial)
-    ReplayBuffer.create_from_path(partial).save_to_path(cache)
-    shutil.rmtree(partial)
 
 
 @contextmanager

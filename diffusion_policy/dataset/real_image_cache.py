@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from diffusion_policy.codecs.imagecodecs_numcodecs import Jpeg2k, register_codecs
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.shape_meta import ShapeMeta
-from diffusion_policy.common.zarr_array import ZarrArray
+from diffusion_policy.common.zarr_array import read_array
 from diffusion_policy.common.zarr_store import StoreLike, open_group
 from diffusion_policy.dataset.data_checks import check_finite, check_shape_meta
 from diffusion_policy.dataset.image_cache import QUALITY, ensure_cache, load_cached
@@ -88,7 +88,7 @@ class _Source:
             if key not in stored or not np.array_equal(stored[key][:], values):
                 others.append(key)
         # Caches of the original do not say which videos they are of.
-        if self.has_videos and SOURCE in cached.meta and bytes(cached.meta[SOURCE][:]) != self.fingerprint:
+        if self.has_videos and SOURCE in cached.meta and np.asarray(cached.meta[SOURCE]).tobytes() != self.fingerprint:
             others.append("videos")
         return ", ".join(others)
 
@@ -107,9 +107,9 @@ class _Source:
                 zarr_resize_index_last_dim(buffer.data[key], range(*columns.indices(buffer[key].shape[-1])))
 
 
-def zarr_resize_index_last_dim(zarr_arr: ZarrArray, idxs: Sequence[int]) -> ZarrArray:
-    """Keeps the entries `idxs` of the last axis of an array, in that order."""
-    kept = zarr_arr[...][..., list(idxs)]
+def zarr_resize_index_last_dim(zarr_arr: Any, idxs: Sequence[int]) -> Any:
+    """Keeps the entries `idxs` of the last axis of a zarr array, in that order."""
+    kept = read_array(zarr_arr)[..., list(idxs)]
     zarr_arr.resize(kept.shape)
     zarr_arr[...] = kept
     return zarr_arr

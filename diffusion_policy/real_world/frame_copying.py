@@ -1,20 +1,16 @@
 """Frames of many videos into zarr arrays: decoded in some threads, compressed in others."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore, Event
 
-import av
-import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from diffusion_policy.common.zarr_array import ZarrArray, read_array
+from diffusion_policy.real_world.video_files import Image, reading
 from diffusion_policy.real_world.video_recorder import read_video
-
-Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -85,37 +81,16 @@ def copy_frames(
             raise
 
 
-def resolution(path: Path) -> tuple[int, int]:
-    """Width and height of a video, px.
-
-    Raises:
-        ValueError: it is no video.
-    """
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            return stream.codec_context.width, stream.codec_context.height
-    except (av.FFmpegError, IndexError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _frames(video: VideoRows):
+def _frames(video: VideoRows) -> Iterator[Image]:
     n_frames = 0
-    frames = read_video(
-        str(video.path), dt=video.step_duration, img_transform=video.transform, thread_type="FRAME", thread_count=1
-    )
-    try:
-        for frame in frames:
+    with reading(video.path):
+        for frame in read_video(
+            str(video.path), dt=video.step_duration, img_transform=video.transform, thread_type="FRAME", thread_count=1
+        ):
             yield frame
             n_frames += 1
-    except av.FFmpegError as error:
-        raise _unreadable(video.path, error) from error
     if n_frames < len(video.rows):
         raise ValueError(
             f"{video.path} ends after {n_frames} of the {len(video.rows)} steps of its episode: drop that episode, "
             "or leave its camera out"
         )
-
-
-def _unreadable(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} cannot be decoded ({error}): is it whole? Copy it again, or leave its camera out")

@@ -20,11 +20,13 @@ from diffusion_policy.common.zarr_array import (
     get_array,
     read_array,
     replace_array,
+    subgroup,
     written_chunks,
 )
 from diffusion_policy.common.zarr_store import StoreLike, open_group
-from diffusion_policy.real_world.frame_copying import VideoRows, copy_frames, resolution
+from diffusion_policy.real_world.frame_copying import VideoRows, copy_frames
 from diffusion_policy.real_world.recorded_dataset import camera_videos, fingerprint, open_recordings, step_duration
+from diffusion_policy.real_world.video_files import resolution
 
 QUALITY = 50
 """dB of PSNR that frames keep, about."""
@@ -85,7 +87,7 @@ def real_data_to_replay_buffer(
     ends, duration = [0, *recordings.episode_ends.tolist()], step_duration(recordings)
     missing = []
     for key, paths in videos.items():
-        array = _image_array(root["data"], key, ends[-1], wanted[key], compressor)
+        array = _image_array(subgroup(root, "data"), key, ends[-1], wanted[key], compressor)
         transform = get_image_transform(input_res=recorded[key], output_res=wanted[key], bgr_to_rgb=False)
         not_there = set(np.flatnonzero(~written_chunks(array)).tolist())
         for episode, path in enumerate(paths):
@@ -104,8 +106,9 @@ def frames_fingerprint(videos: Mapping[str, list[Path]], sizes: Mapping[str, Res
 
 def _wanted(choice: Resolution | Mapping[str, Resolution] | None, key: str, recorded: Resolution) -> Resolution:
     if isinstance(choice, Mapping):
-        return tuple(choice.get(key, recorded))
-    return recorded if choice is None else tuple(choice)
+        choice = choice.get(key)
+    width, height = choice or recorded
+    return width, height
 
 
 def _begin(root: zarr.Group, source: bytes) -> None:

@@ -14,9 +14,9 @@ def get_real_obs_dict(env_obs: Mapping[str, np.ndarray], shape_meta: Mapping[str
     """The observations of `shape_meta`: images `(To, C, H, W)` float32 in [0, 1], others `(To, D)`.
 
     Args:
-        env_obs: of RealEnv, by key: images `(To, H, W, C)`, bytes or floats in [0, 1], of any size, and poses `(To, 6)`.
-            Of images what covers the wanted size is taken from the middle; of a pose, where two numbers are wanted,
-            x and y.
+        env_obs: of RealEnv, by key: images `(To, H, W, C)` of any size, bytes or floats in [0, 1], and poses `(To, 6)`.
+            Images are scaled to cover the wanted size, of which the middle is taken; of a pose, where two numbers are
+            wanted, x and y are.
 
     Raises:
         KeyError: the robot does not observe a key.

@@ -56,7 +56,8 @@ def camera_videos(
     missing = [str(path) for paths in videos.values() for path in paths if not path.is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} videos are missing, first {missing[0]}: copy the recordings whole, or leave that camera out"
+            f"{len(missing)} videos are missing, first {missing[0]}: copy the recordings whole, or leave "
+            "that camera out"
         )
     return videos
 
