@@ -1,0 +1,28 @@
+"""Processes of devices, which never outlive the one that started them."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+
+_PR_SET_PDEATHSIG = 1
+
+
+def attach_to_parent() -> None:
+    """Called first in a child: it is killed when its parent ends, however that ends, and leaves Ctrl-C to the parent.
+
+    The parent is the thread that started the child (prctl(2)): start devices from one that stays.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # it ended before
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def end(process: multiprocessing.process.BaseProcess, timeout: float) -> None:
+    """Waits `timeout` s for `process` to end, then kills it."""
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        process.join()

@@ -1,0 +1,1 @@
+"""The robot's hardware, simulated: the real client libraries cannot tell it from the real one."""
