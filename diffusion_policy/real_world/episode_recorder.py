@@ -3,7 +3,7 @@
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ class EpisodeRecorder:
         if self._episode is not None:
             self._episode.obs.put(obs, timestamps)
 
-    def put_actions(self, actions: ArrayLike, timestamps: NDArray[np.float64], stages: Sequence[int]) -> None:
+    def put_actions(self, actions: ArrayLike, timestamps: NDArray[np.float64], stages: ArrayLike) -> None:
         """Adds what the robot was told to do, `(k, Da)`, instead of what it was told before for the same steps."""
         if self._episode is not None:
             self._episode.actions.put(actions, timestamps)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffusion_policy.real_world.cameras.frame_source import CameraError, FrameSource
+from diffusion_policy.real_world.cameras.multi_camera import MultiCamera
 from diffusion_policy.real_world.cameras.realsense_source import RealSenseSource, connected_serials
 from diffusion_policy.real_world.cameras.recording_thread import RecordingReport
 from diffusion_policy.real_world.env_devices import make_cameras, make_ur_robot
@@ -137,6 +138,7 @@ class RealEnv:
             robot_ip, max_pos_speed, max_rot_speed, tcp_offset, init_joints, max_obs_buffer_size, motion_limits
         )
         self._last_frame_time = math.inf
+        self._is_started = False
 
     # ---- starting and stopping
 
@@ -158,6 +160,7 @@ class RealEnv:
 
     def start(self, wait: bool = True) -> None:
         """Starts the devices; if one does not start, all are stopped, and its error raised."""
+        self._is_started = True
         try:
             self.cameras.start(wait=False)
             self.robot.start(wait=False)
@@ -184,6 +187,8 @@ class RealEnv:
 
     def stop(self, wait: bool = True) -> None:
         """Stops the arm, saves the episode under way, stops the cameras; whatever of it fails, the rest is done."""
+        if not self._is_started:
+            return
         with ExitStack() as stack:
             if wait:
                 stack.callback(self.stop_wait)
@@ -240,9 +245,8 @@ class RealEnv:
         poses, times = np.asarray(actions, np.float64), np.asarray(timestamps, np.float64)
         stage_of = np.zeros(len(poses), np.int64) if stages is None else np.asarray(stages, np.int64)
         if not len(poses) == len(times) == len(stage_of):
-            raise ValueError(
-                f"{len(poses)} actions need as many timestamps and stages, got {len(times)}, {len(stage_of)}"
-            )
+            given = f"{len(times)} timestamps and {len(stage_of)} stages"
+            raise ValueError(f"{len(poses)} actions need as many timestamps and stages, got {given}")
         due = np.flatnonzero(times > time.time())
         sent = 0
         try:
