@@ -58,21 +58,25 @@ class VideoRecorder:
         self.stop()
         self._video = self._create_file(Path(file_path), start_time)
 
-    def write_frame(self, img: np.ndarray, frame_time: float | None = None) -> None:
+    def write_frame(self, img: np.ndarray, frame_time: float | None = None) -> int:
         """Appends an image, `(H, W, 3)` uint8 for the RGB formats, H and W even for yuv420p.
 
         If recording began with a `start_time`, the image fills the grid of `1 / fps` s up to `frame_time`
         (s): it is repeated after a gap, and dropped where the grid is full.
+
+        Returns:
+            How many places of the video it took.
         """
         video = self._video
         if video is None:
             raise RuntimeError("write_frame before start: call start(file_path) first.")
         n_repeats = 1 if video.start_time is None else self._places_to_fill(video, frame_time)
         if n_repeats == 0:
-            return
+            return 0
         if video.stream is None:
             self._add_stream(video, *img.shape[:2])
         video.write(self._to_frame(img), n_repeats)
+        return n_repeats
 
     def stop(self) -> None:
         """Completes the file; without any frame there will be none."""
