@@ -153,10 +153,9 @@ class RealEnv:
         return self.cameras.is_ready and self.robot.is_ready
 
     @property
-    def fault(self) -> str | None:
-        """What is wrong with robot or cameras, in words; None if nothing."""
-        robot_fault = self.robot.fault
-        return self.cameras.fault if robot_fault is None else str(robot_fault)
+    def fault(self) -> Exception | None:
+        """What is wrong with robot or cameras: returned, not raised."""
+        return self.robot.fault or self.cameras.fault
 
     def start(self, wait: bool = True) -> None:
         """Starts the devices; if one does not start, all are stopped, and its error raised."""
@@ -302,10 +301,8 @@ class RealEnv:
             return []
 
     def _raise_fault(self) -> None:
-        if (fault := self.robot.fault) is not None:
+        if (fault := self.fault) is not None:
             raise fault
-        if (problem := self.cameras.fault) is not None:
-            raise CameraError(problem)
 
 
 def _frames_of_an_observation(sources: Sequence[FrameSource], frequency: float, n_obs_steps: int, most: int) -> int:
