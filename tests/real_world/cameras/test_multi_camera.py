@@ -115,7 +115,7 @@ def test_options_are_checked_in_the_camera(cameras: MultiCamera, sources: list[S
     cameras.set_exposure(120, gain=0)
     cameras.set_white_balance([4000, 5900])
     cameras.set_exposure()
-    with pytest.raises(ValueError, match="Camera right: exposure is 20000.0, expected 1 to 10000"):
+    with pytest.raises(ValueError, match=r"Camera right: exposure is 20000\.0, expected 1 to 10000"):
         cameras.set_exposure([100, 20000])
     with pytest.raises(CameraError, match="no option zoom"):
         cameras.set_color_option("zoom", 1)
@@ -126,7 +126,7 @@ def test_options_are_checked_in_the_camera(cameras: MultiCamera, sources: list[S
     assert matrices[0, 0, 2] == 160
     early = SingleCamera(None, SimulatedCamera("early", sources[0]._world, LEFT, RESOLUTION))
     early.set_exposure(0.1)  # out of range, and not yet open
-    with pytest.raises(CameraError, match="early failed: .*exposure"):
+    with pytest.raises(CameraError, match=r"early failed: .*exposure"):
         early.start()
 
 
