@@ -1,0 +1,68 @@
+"""The process that drives the arm: from connecting to the last word on why it ended."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import NoReturn
+
+from diffusion_policy.real_world.arm_channels import ArmChannels
+from diffusion_policy.real_world.motion_limits import MotionLimits
+from diffusion_policy.real_world.parent_watch import ParentWatch, die_with_parent
+from diffusion_policy.real_world.robot_fault import FaultKind, RobotFaultError
+from diffusion_policy.real_world.servo_loop import ServoLoop
+from diffusion_policy.real_world.ur_connection import URConnection
+from diffusion_policy.real_world.ur_settings import URSettings
+
+logger = logging.getLogger(__name__)
+
+
+def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels, parent_pid: int) -> NoReturn:
+    """Runs until it is told to end, the parent dies, a signal comes or the robot needs help; stops the arm; ends the
+    process."""
+    signals: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, _: signals.append(number))
+    parent = ParentWatch(parent_pid)
+    code = 1
+    try:
+        _drive(settings, limits, channels, lambda: bool(signals) or not parent.is_alive())
+        if not parent.is_alive():
+            raise RobotFaultError(FaultKind.PARENT_DIED)
+        if signals:
+            raise RobotFaultError(FaultKind.INTERRUPTED, signal.Signals(signals[0]).name)
+        code = 0
+    except RobotFaultError as fault:
+        logger.error("%s", fault)
+        channels.report.write(fault.kind, fault.detail)
+    except Exception as error:
+        logger.exception("The arm's process failed.")
+        channels.report.write(FaultKind.PROCESS_DIED, repr(error))
+    finally:
+        logging.shutdown()
+        # ur_rtde's destructors wait half a second each and, when the connection is lost, may crash.
+        os._exit(code)
+
+
+def _drive(settings: URSettings, limits: MotionLimits, channels: ArmChannels, must_end: Callable[[], bool]) -> None:
+    if settings.soft_real_time:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(20))
+    die_with_parent()  # while connecting, ur_rtde holds the interpreter: nothing here could look after the parent
+    connection = URConnection(settings)
+    die_with_parent(False)
+    try:
+        if settings.joints_init is not None:
+            connection.move_to_joints(settings.joints_init, settings.joints_init_speed, must_end)
+        while (state := connection.read_state()) is None:
+            if fault := connection.fault():
+                raise RobotFaultError(fault)
+            time.sleep(0.001)
+        channels.states.put(state)
+        loop = ServoLoop(connection, settings.frequency, limits, channels, must_end)
+        channels.n_started.store(1)
+        loop.run()
+    except RobotFaultError as fault:
+        if fault.kind not in (FaultKind.DISCONNECTED, FaultKind.FROZEN):
+            connection.stop()
+        raise
