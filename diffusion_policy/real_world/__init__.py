@@ -1,1 +1,1 @@
-"""The robot, its cameras and its operator; `sim` has the same hardware, simulated."""
+"""The robot: its arm, cameras and teleoperation, each in a process of its own."""

@@ -1,19 +1,18 @@
 """Processes of devices, which never outlive the one that started them."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
 
-_PR_SET_PDEATHSIG = 1
+from diffusion_policy.real_world.parent_watch import die_with_parent
 
 
 def attach_to_parent() -> None:
     """Called first in a child: it is killed when its parent ends, however that ends, and leaves Ctrl-C to the parent.
 
-    The parent is the thread that started the child (prctl(2)): start devices from one that stays.
+    The parent is the thread that started the child: start devices from one that stays.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:  # it ended before
         os._exit(1)
