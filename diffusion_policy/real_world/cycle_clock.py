@@ -11,6 +11,10 @@ class CycleClock:
     A loop that is late goes on at once; one that is late by more than `MOST_BEHIND` cycles leaves out those it missed,
     instead of hurrying through them.
 
+    Args:
+        dt: length of a cycle.
+        start_time: of cycle 0 (wall clock, s); None for now.
+
     Attributes:
         index: of the cycle under way.
         n_missed: cycles that were left out.
@@ -18,19 +22,24 @@ class CycleClock:
 
     MOST_BEHIND = 2
 
-    def __init__(self, dt: float) -> None:
+    def __init__(self, dt: float, start_time: float | None = None) -> None:
         self.dt = dt
         self.index = 0
         self.n_missed = 0
-        self._start = time.monotonic()
+        self._start = time.monotonic() + (0 if start_time is None else start_time - time.time())
 
     def time_of(self, index: float) -> float:
         """When a cycle begins (wall clock, s)."""
         return self._start + index * self.dt - time.monotonic() + time.time()
 
+    @property
+    def end(self) -> float:
+        """When the cycle under way ends (monotonic clock, s)."""
+        return self._start + (self.index + 1) * self.dt
+
     def wait(self, before_end: float = 0.0) -> None:
         """Returns so many seconds before the cycle ends."""
-        precise_wait(self._start + (self.index + 1) * self.dt - before_end)
+        precise_wait(self.end - before_end)
 
     def next(self) -> None:
         """Waits for the end of the cycle and begins the next."""

@@ -33,11 +33,10 @@ class InferenceThread:
 
     Args:
         policy: to ask.
-        timeout: s after which an answer is given up.
     """
 
-    def __init__(self, policy: RobotPolicy, timeout: float) -> None:
-        self._policy, self._timeout = policy, timeout
+    def __init__(self, policy: RobotPolicy) -> None:
+        self._policy = policy
         self._questions: SimpleQueue[tuple[Observations, Future[Answer]] | None] = SimpleQueue()
         self._asked: Future[Answer] | None = None
         self._asked_time = 0.0
@@ -55,21 +54,22 @@ class InferenceThread:
             self._asked, self._asked_time = Future(), time.monotonic()
             self._questions.put((obs, self._asked))
 
-    def answer(self, wait_until: float) -> Answer | None:
-        """The answer, as soon as there is one; None if there is none at `wait_until` (monotonic clock, s).
+    def answer(self, wait_until: float, timeout: float) -> Answer | None:
+        """The answer, as soon as there is one; None if nothing was asked, or there is none yet at `wait_until`
+        (monotonic clock, s).
 
         Raises:
-            PolicyError: the policy raised an error, or has taken too long.
+            PolicyError: the policy raised an error, or has taken longer than `timeout` s.
         """
         if self._asked is None:
             return None
         try:
             result = self._asked.result(max(wait_until - time.monotonic(), 0))
         except TimeoutError:
-            if not self._asked.done() and time.monotonic() - self._asked_time < self._timeout:
+            if not self._asked.done() and time.monotonic() - self._asked_time < timeout:
                 return None
             raise PolicyError(
-                f"the policy has given no answer for {self._timeout} s: ask it more rarely, use a faster device or "
+                f"the policy has given no answer for {timeout} s: ask it more rarely, use a faster device or "
                 "fewer denoising steps, or allow it more time"
             ) from None
         except Exception as error:

@@ -153,6 +153,11 @@ class RealEnv:
         return self.cameras.is_ready and self.robot.is_ready
 
     @property
+    def is_window_closed(self) -> bool:
+        """Whether the operator has closed the window of the cameras."""
+        return self._visualizer is not None and self._visualizer.is_closed
+
+    @property
     def fault(self) -> Exception | None:
         """What is wrong with robot or cameras: returned, not raised."""
         return self.robot.fault or self.cameras.fault
