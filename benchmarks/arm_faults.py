@@ -97,7 +97,7 @@ FAULTS = {
     "protective stop": Fault(lambda rig: rig.robot.protective_stop(), {FaultKind.PROTECTIVE_STOP}, 0.2),
     "emergency stop": Fault(lambda rig: rig.robot.emergency_stop(), {FaultKind.EMERGENCY_STOP}, 0.2),
     "stop button of the teach pendant": Fault(lambda rig: rig.robot.stop_program(), {FaultKind.PROGRAM_STOPPED}, 0.3),
-    "connections dropped": Fault(lambda rig: rig.robot.drop_connections(), GONE, 0.4),
+    "connections dropped": Fault(lambda rig: rig.robot.drop_connections(), GONE, 0.8),
     "controller shut down": Fault(lambda rig: rig.robot.drop_connections(refuse=True), GONE, 0.4),
     "cable cut (no data, connections open)": Fault(lambda rig: rig.robot.freeze(), {FaultKind.FROZEN}, 0.4),
     "SIGKILL of the arm's process": Fault(

@@ -25,13 +25,13 @@ class MotionLog:
             self._n_rows.store(n + 1)
 
     def read(self, since: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Times (monotonic, s) `(T,)` and poses `(T, 6)` from the time `since` on."""
-        rows = self._rows.get()[: self._n_rows.load()].copy()
-        rows = rows[rows[:, 0] >= since]
-        return rows[:, 0], rows[:, 1:]
+        """Times (monotonic, s) `(T,)` and poses `(T, 6)`, from the last tick before `since` on."""
+        rows = self._rows.get()[: self._n_rows.load()]
+        first = max(int(np.searchsorted(rows[:, 0], since)) - 1, 0)
+        return rows[first:, 0].copy(), rows[first:, 1:].copy()
 
     def speeds(self, dt: float, since: float = 0.0) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Times `(T,)` and the tool's speeds (m/s) `(T,)`, given the robot's tick `dt` (s)."""
+        """Times `(T,)` from `since` on and the tool's speeds (m/s) `(T,)`, given the robot's tick `dt` (s)."""
         times, poses = self.read(since)
         return times[1:], np.linalg.norm(np.diff(poses[:, :3], axis=0), axis=1) / dt
 

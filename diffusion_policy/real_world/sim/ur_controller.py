@@ -65,7 +65,7 @@ class SimulatedUR:
             if threads is not None:
                 os.environ["OPENBLAS_NUM_THREADS"] = threads
         pipe.close()
-        self.host = self._answer()
+        self.host = self._ask()
 
     def stop(self) -> None:
         """Ends it at once, as a power cut does."""
@@ -116,13 +116,11 @@ class SimulatedUR:
         return state
 
     def _ask(self, *request: Any) -> Any:
-        self._pipe.send(request)
-        return self._answer()
-
-    def _answer(self) -> Any:
         try:
+            if request:
+                self._pipe.send(request)
             answer = self._pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             self._process.join(1)
             raise OSError(f"The simulated robot has died, with exit code {self._process.exitcode}.") from None
         if isinstance(answer, Exception):

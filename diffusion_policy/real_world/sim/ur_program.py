@@ -64,6 +64,8 @@ class ControlProgram:
 
     def start_motion(self, motion: Motion, asynchronous: bool) -> None:
         """Moves; unless `asynchronous` the command is done when the motion is."""
+        if self._asynchronous:
+            self._write_progress(running=False)  # of the motion that this one replaces
         self.robot.arm.motion = motion
         self._asynchronous, self._blocked = asynchronous, not asynchronous
         if asynchronous:

@@ -4,7 +4,6 @@ import contextlib
 import logging
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections.abc import Callable
@@ -95,7 +94,7 @@ class UrServer:
             data = connection.recv(1 << 16)
             if data:
                 connection.sendall(self._sessions[connection].receive(data))
-        except (OSError, struct.error, KeyError, IndexError) as error:
+        except Exception as error:
             logger.warning("A client is dropped: %r", error)
             data = b""
         if not data:
