@@ -16,7 +16,7 @@ from diffusion_policy.common.shape_meta import ShapeMeta
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "diffusion_policy" / "config"
 FRANKA, PEG_IN_HOLE = "train_diffusion_unet_franka_image_workspace", "franka_peg_in_hole_image"
-OWN_TASKS = {"gym_lowdim", PEG_IN_HOLE}
+OWN_TASKS = {"gym_lowdim", "sim_pusht_image", PEG_IN_HOLE}
 CONFIGS = sorted({path.stem for path in CONFIG_DIR.glob("train_*.yaml")} - {FRANKA})
 TASKS = sorted({path.stem for path in CONFIG_DIR.glob("task/*.yaml")} - OWN_TASKS)
 IMAGE_TASKS = [task for task in TASKS if "lowdim" not in task]

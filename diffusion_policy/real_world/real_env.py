@@ -137,6 +137,7 @@ class RealEnv:
         self.robot = robot or make_ur_robot(
             robot_ip, max_pos_speed, max_rot_speed, tcp_offset, init_joints, max_obs_buffer_size, motion_limits
         )
+        self._capture_fps = camera_sources[0].fps
         self._last_frame_time = math.inf
         self._is_started = False
 
@@ -178,8 +179,8 @@ class RealEnv:
 
     def start_wait(self) -> None:
         """Returns when there can be an observation."""
-        self.cameras.start_wait()
         self.robot.start_wait()
+        self.cameras.start_wait()
         if self._visualizer is not None:
             self._visualizer.start_wait()
         deadline = time.monotonic() + START_TIMEOUT
@@ -279,7 +280,10 @@ class RealEnv:
         folder = self.recorder.start(start_time)
         try:
             self.cameras.restart_put(start_time)
-            self.cameras.start_recording([folder / f"{i}.mp4" for i in range(self.cameras.n_cameras)], start_time)
+            # A place of a video gets the first frame not before it. Begun half a frame earlier, what it shows is
+            # at most half a frame away from its time.
+            paths = [folder / f"{i}.mp4" for i in range(self.cameras.n_cameras)]
+            self.cameras.start_recording(paths, start_time - 0.5 / self._capture_fps)
         except BaseException:
             self.drop_episode()
             raise
