@@ -1,5 +1,6 @@
 """Poses `(6,)` over time, position (m) and rotation vector (rad): from waypoint to waypoint straight and evenly."""
 
+import functools
 import numbers
 from collections.abc import Sequence
 
@@ -44,7 +45,10 @@ class PoseTrajectoryInterpolator:
             )
         if not np.all(np.diff(self._times) > 0):
             raise ValueError(f"Times of waypoints must ascend, got {self._times.tolist()}.")
-        self._slerp = Slerp(self._times, Rotation.from_rotvec(self._poses[:, 3:])) if n > 1 else None
+
+    @functools.cached_property
+    def _slerp(self) -> Slerp:
+        return Slerp(self._times, Rotation.from_rotvec(self._poses[:, 3:]))
 
     @property
     def times(self) -> Array:
@@ -59,7 +63,7 @@ class PoseTrajectoryInterpolator:
     def __call__(self, t: float | ArrayLike) -> Array:
         """The pose `(6,)` at a time, or the poses `(T, 6)` at times `(T,)`."""
         times = np.clip(np.atleast_1d(np.asarray(t, float)), self._times[0], self._times[-1])
-        if self._slerp is None:
+        if len(self._times) == 1:
             poses = np.repeat(self._poses, len(times), axis=0)
         else:
             positions = [np.interp(times, self._times, self._poses[:, axis]) for axis in range(3)]

@@ -27,7 +27,8 @@ def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels,
     parent = ParentWatch(parent_pid)
     code = 1
     try:
-        _drive(settings, limits, channels, lambda: bool(signals) or not parent.is_alive())
+        connection = _connect(settings)
+        _drive(connection, settings, limits, channels, lambda: bool(signals) or not parent.is_alive())
         if not parent.is_alive():
             raise RobotFaultError(FaultKind.PARENT_DIED)
         if signals:
@@ -41,16 +42,26 @@ def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels,
         channels.report.write(FaultKind.PROCESS_DIED, repr(error))
     finally:
         logging.shutdown()
-        # ur_rtde's destructors wait half a second each and, when the connection is lost, may crash.
+        # While `connection` lives: ur_rtde's destructors take a second and, with the connection lost, may crash.
         os._exit(code)
 
 
-def _drive(settings: URSettings, limits: MotionLimits, channels: ArmChannels, must_end: Callable[[], bool]) -> None:
+def _connect(settings: URSettings) -> URConnection:
     if settings.soft_real_time:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(20))
-    die_with_parent()  # while connecting, ur_rtde holds the interpreter: nothing here could look after the parent
+    die_with_parent()  # ur_rtde holds the interpreter meanwhile: nothing here could look after the parent
     connection = URConnection(settings)
     die_with_parent(False)
+    return connection
+
+
+def _drive(
+    connection: URConnection,
+    settings: URSettings,
+    limits: MotionLimits,
+    channels: ArmChannels,
+    must_end: Callable[[], bool],
+) -> None:
     try:
         if settings.joints_init is not None:
             connection.move_to_joints(settings.joints_init, settings.joints_init_speed, must_end)
@@ -62,7 +73,7 @@ def _drive(settings: URSettings, limits: MotionLimits, channels: ArmChannels, mu
         loop = ServoLoop(connection, settings.frequency, limits, channels, must_end)
         channels.n_started.store(1)
         loop.run()
-    except RobotFaultError as fault:
-        if fault.kind not in (FaultKind.DISCONNECTED, FaultKind.FROZEN):
+    except Exception as error:
+        if getattr(error, "kind", None) not in (FaultKind.DISCONNECTED, FaultKind.FROZEN):
             connection.stop()
         raise

@@ -83,8 +83,8 @@ class RTDEInterpolationController(mp.Process):
         receive_keys: Sequence[str] | None = None,
         get_max_k: int = 128,
         motion_limits: MotionLimits | None = None,
-        watchdog_frequency: float = 10.0,
-        max_silence: float = 0.1,
+        watchdog_frequency: float = 5.0,
+        max_silence: float = 0.2,
     ) -> None:
         super().__init__(name="RTDEInterpolationController", daemon=True)
         keys = list(dict.fromkeys([*(RECEIVE_KEYS if receive_keys is None else receive_keys), "ActualTCPPose"]))

@@ -124,8 +124,8 @@ class URConnection:
             return FaultKind.FROZEN
         return None if self._control.isProgramRunning() else FaultKind.PROGRAM_STOPPED
 
-    def move_to_joints(self, joints: Sequence[float], speed: float, may_go_on: Callable[[], bool]) -> None:
-        """Moves to joint angles (rad) at a speed (rad/s), straight in joint space; stops if `may_go_on` says no.
+    def move_to_joints(self, joints: Sequence[float], speed: float, must_end: Callable[[], bool]) -> None:
+        """Moves to joint angles (rad) at a speed (rad/s), straight in joint space; stops if `must_end` says so.
 
         Raises:
             RobotFaultError: it did not get there.
@@ -136,7 +136,7 @@ class URConnection:
             self.read_state()
             if fault := self.fault():
                 raise RobotFaultError(fault, "on the way to joints_init")
-            if not may_go_on():
+            if must_end():
                 self._control.stopJ(2 * _JOINT_ACCELERATION)
                 return
             self._control.kickWatchdog()
