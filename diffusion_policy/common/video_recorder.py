@@ -5,8 +5,9 @@ from math import floor, isfinite
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
+
+from diffusion_policy.common.pyav import av
 
 GRID_TOLERANCE = 1e-5  # of a frame: a time this little before a grid point counts as on it
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffusion_policy.real_world.spacemouse_reader import SpaceMouseReader
-from diffusion_policy.real_world.teleop_device import MotionScale, z_up
+from diffusion_policy.real_world.teleop_device import MotionScale, TeleopError, z_up
 
 POLL_INTERVAL = 0.005  # s
 
@@ -33,9 +33,9 @@ class Spacemouse(threading.Thread):
         self._stopping = threading.Event()
 
     @property
-    def fault(self) -> str | None:
-        """What is wrong, in words; the motion is then zero."""
-        return self._reader.fault
+    def fault(self) -> TeleopError | None:
+        """What is wrong with device or daemon: returned, not raised. The motion is then zero."""
+        return None if self._reader.fault is None else TeleopError(self._reader.fault)
 
     def get_motion_state(self) -> NDArray[np.floating]:
         """Motion (6,) in libspnav's frame: x right, y up, z away from the user."""

@@ -5,7 +5,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from diffusion_policy.real_world.spnav import ButtonEvent, DeviceEvent, MotionEvent, SpnavConnection
+from diffusion_policy.real_world.spnav import ButtonEvent, DeviceEvent, MotionEvent, SpnavConnection, load_library
 
 RECONNECT_INTERVAL = 0.5  # s
 # Daemons of protocol 0 do not tell of unplugging. A hand is never still: its events come some 60 times a second.
@@ -19,9 +19,13 @@ class SpaceMouseReader:
         motion: (6,) x, y, z, rx, ry, rz as libspnav has them.
         buttons: (n_buttons,) whether each is pressed.
         fault: what is wrong; None when the device can be used.
+
+    Raises:
+        OSError: libspnav is not installed.
     """
 
     def __init__(self, n_buttons: int = 2) -> None:
+        load_library()
         self.motion: NDArray[np.int64] = np.zeros(6, np.int64)
         self.period = 0  # ms between the last two motions
         self.buttons: NDArray[np.bool_] = np.zeros(n_buttons, bool)
@@ -51,7 +55,7 @@ class SpaceMouseReader:
         try:
             self._connection = SpnavConnection()
             self.fault = None
-        except ConnectionError as error:
+        except (ConnectionError, RuntimeError) as error:
             self.fault = str(error)
 
     def _read(self, connection: SpnavConnection, now: float) -> None:

@@ -78,7 +78,7 @@ class SpnavConnection:
     """
 
     def __init__(self) -> None:
-        library = _load()
+        library = load_library()
         if not _one_connection.acquire(blocking=False):
             raise RuntimeError("This process has a SpaceMouse open already, and libspnav can hold one: close it first.")
         self._library: ctypes.CDLL | None = library
@@ -132,7 +132,8 @@ class SpnavConnection:
             _one_connection.release()
 
 
-def _load() -> Any:
+def load_library() -> Any:
+    """libspnav. Raises OSError if it is not installed."""
     try:
         library = ctypes.CDLL(LIBRARY)
     except OSError as error:

@@ -9,6 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 TX_ZUP_SPNAV = np.array([[0, 0, -1], [1, 0, 0], [0, 1, 0]])
 
 
+class TeleopError(RuntimeError):
+    """A device that cannot be used."""
+
+
 class TeleopDevice(Protocol):
     """A device whose motion is read at any time; a context manager opens and closes it."""
 
@@ -19,8 +23,8 @@ class TeleopDevice(Protocol):
         """Whether a button is held down."""
 
     @property
-    def fault(self) -> str | None:
-        """What is wrong, in words; None if the device can be used. With a fault the motion is zero."""
+    def fault(self) -> TeleopError | None:
+        """What is wrong: returned, not raised. With a fault the motion is zero, and no button pressed."""
 
     def __enter__(self) -> Self: ...
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import av
 import cv2
 import numpy as np
 
 from diffusion_policy.common import video_recorder
+from diffusion_policy.common.pyav import av
 from diffusion_policy.common.timestamp_accumulator import get_accumulate_timestamp_idxs
 
 # The file is a sequence of fragments, one a frame, until it is closed, when it gets the one index of a plain file.

@@ -94,7 +94,7 @@ def test_observations_and_recordings_show_the_same(rig: Rig, tmp_path: Path) -> 
         renderer = SceneRenderer(view, RESOLUTION, rig.world.goal)
         expected = _track_of_poses(renderer, buffer["robot_eef_pose"][:])
         seen = np.array([_tool_column(image) for image in buffer[f"camera_{index}"][:]])
-        
+
         assert abs(_delay(seen, expected) - latencies[index]) < 0.5 / FPS + ROBOT_CYCLE
 
 

@@ -1,16 +1,20 @@
 """The real libspnav against the simulated daemon."""
 
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from diffusion_policy.real_world.sim.spacenavd import FULL_DEFLECTION, SimulatedSpacenavd
+from diffusion_policy.real_world.sim.spacenavd import FULL_DEFLECTION as FULL
+from diffusion_policy.real_world.sim.spacenavd import SimulatedSpacenavd
 from diffusion_policy.real_world.spacemouse import Spacemouse
+from diffusion_policy.real_world.spacemouse_shared_memory import Spacemouse as ProcessSpacemouse
 from diffusion_policy.real_world.spnav import SpnavConnection
 from diffusion_policy.real_world.teleop_device import MotionScale, z_up
 
@@ -23,58 +27,79 @@ def eventually(condition: Callable[[], object], timeout: float = 5.0) -> None:
 
 
 @pytest.fixture(params=[0, 1], ids=["protocol 0", "protocol 1"])
-def daemon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+def daemon(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedSpacenavd]:
     with SimulatedSpacenavd(protocol=request.param) as daemon:
         monkeypatch.setenv("SPNAV_SOCKET", daemon.socket_path)
         yield daemon
 
 
-def test_motion_and_buttons(daemon: SimulatedSpacenavd) -> None:
-    with Spacemouse(max_value=FULL_DEFLECTION) as mouse:
-        time.sleep(0.4)  # protocol 0: until the client has given up waiting for an answer
-        daemon.move([1, -0.5, 0.2, 0, 0.1, -1])
-        daemon.press(1)
-        eventually(lambda: mouse.is_button_pressed(1))
-        assert np.allclose(mouse.get_motion_state_transformed(), [1, -0.5, 0.2, 0, 0.1, -1], atol=0.003)
-        assert np.allclose(mouse.get_motion_state(), [-0.5, 0.2, -1, 0.1, -1, 0], atol=0.003)
+@pytest.fixture
+def mouse(daemon: SimulatedSpacenavd) -> Iterator[Spacemouse | ProcessSpacemouse]:
+    """In a thread for one protocol, in a process for the other."""
+    mouse = ProcessSpacemouse(None, max_value=FULL) if daemon.protocol else Spacemouse(max_value=FULL)
+    with mouse:
+        time.sleep(0.1 if daemon.protocol else 0.4)  # the client gives up waiting for an answer of protocol 0
+        yield mouse
+
+
+def test_motion_and_buttons(daemon: SimulatedSpacenavd, mouse: Spacemouse) -> None:
+    daemon.move([1, -0.5, 0.2, 0, 0.1, -1])
+    daemon.press(1)
+    eventually(lambda: mouse.is_button_pressed(1))
+    assert np.allclose(mouse.get_motion_state_transformed(), [1, -0.5, 0.2, 0, 0.1, -1], atol=0.003)
+    assert np.allclose(mouse.get_motion_state(), [-0.5, 0.2, -1, 0.1, -1, 0], atol=0.003)
+    assert not mouse.is_button_pressed(0)
+    daemon.move(np.zeros(6))
+    daemon.press(1, False)
+    eventually(lambda: not mouse.is_button_pressed(1))
+    assert not mouse.get_motion_state().any()
+    assert mouse.fault is None
+
+
+def test_unplugged_device_does_not_move_the_robot(daemon: SimulatedSpacenavd, mouse: Spacemouse) -> None:
+    daemon.move([1, 0, 0, 0, 0, 0])
+    daemon.press(0)
+    eventually(lambda: mouse.get_motion_state().any() and mouse.is_button_pressed(0))
+    daemon.plug(False)
+    eventually(lambda: not mouse.get_motion_state().any())
+    if daemon.protocol == 1:  # a daemon of protocol 0 does not tell
+        assert "unplugged" in str(mouse.fault)
         assert not mouse.is_button_pressed(0)
-        daemon.move(np.zeros(6))
-        daemon.press(1, False)
-        eventually(lambda: not mouse.is_button_pressed(1))
-        assert not mouse.get_motion_state().any()
-        assert mouse.fault is None
+    daemon.plug(True)
+    daemon.move([0, 1, 0, 0, 0, 0])
+    eventually(lambda: mouse.get_motion_state_transformed()[1] > 0 and mouse.fault is None)
 
 
-def test_unplugged_device_does_not_move_the_robot(daemon: SimulatedSpacenavd) -> None:
-    with Spacemouse() as mouse:
-        time.sleep(0.4)
-        daemon.move([1, 0, 0, 0, 0, 0])
-        daemon.press(0)
-        eventually(lambda: mouse.get_motion_state().any() and mouse.is_button_pressed(0))
-        daemon.plug(False)
-        eventually(lambda: not mouse.get_motion_state().any())
-        if daemon.protocol == 1:  # a daemon of protocol 0 does not tell
-            assert "unplugged" in mouse.fault
-            assert not mouse.is_button_pressed(0)
-        daemon.plug(True)
-        daemon.move([0, 1, 0, 0, 0, 0])
-        eventually(lambda: mouse.get_motion_state_transformed()[1] > 0 and mouse.fault is None)
+def test_daemon_may_die_and_come_back(daemon: SimulatedSpacenavd, mouse: Spacemouse) -> None:
+    daemon.move([1, 0, 0, 0, 0, 0])
+    eventually(lambda: mouse.get_motion_state().any())
+    daemon.stop()
+    eventually(lambda: mouse.fault is not None)
+    assert "spacenavd has ended" in str(mouse.fault)
+    assert not mouse.get_motion_state().any()
+    daemon.start()
+    eventually(lambda: mouse.fault is None)
+    time.sleep(0.1 if daemon.protocol else 0.4)
+    daemon.move([0, 0, 1, 0, 0, 0])
+    eventually(lambda: mouse.get_motion_state_transformed()[2] > 0)
 
 
-def test_daemon_may_die_and_come_back(daemon: SimulatedSpacenavd) -> None:
-    with Spacemouse() as mouse:
-        time.sleep(0.4)
-        daemon.move([1, 0, 0, 0, 0, 0])
-        eventually(lambda: mouse.get_motion_state().any())
-        daemon.stop()
-        eventually(lambda: mouse.fault is not None)
-        assert "spacenavd" in mouse.fault
-        assert not mouse.get_motion_state().any()
-        daemon.start()
-        eventually(lambda: mouse.fault is None)
-        time.sleep(0.4)
-        daemon.move([0, 0, 1, 0, 0, 0])
-        eventually(lambda: mouse.get_motion_state_transformed()[2] > 0)
+def test_killed_process_does_not_move_the_robot(monkeypatch: pytest.MonkeyPatch) -> None:
+    with SimulatedSpacenavd() as daemon:
+        monkeypatch.setenv("SPNAV_SOCKET", daemon.socket_path)
+        with ProcessSpacemouse(None) as mouse:
+            time.sleep(0.1)
+            daemon.move([1, 0, 0, 0, 0, 0])
+            daemon.press(0)
+            eventually(lambda: mouse.get_motion_state().any() and mouse.get_button_state()[0])
+            os.kill(mouse.pid, signal.SIGKILL)
+            eventually(lambda: mouse.fault is not None, timeout=1)
+            assert "ended with code -9" in str(mouse.fault)
+            assert not mouse.get_motion_state().any()
+            assert not mouse.get_button_state().any()
+            readings = mouse.ring_buffer.get_last_k(10)
+            assert readings["motion_event"].shape == (10, 7)
+            assert (np.diff(readings["receive_timestamp"]) > 0).all()
 
 
 def test_every_event_arrives(daemon: SimulatedSpacenavd) -> None:
@@ -100,11 +125,13 @@ def test_without_a_daemon_there_is_a_fault_not_an_end(monkeypatch: pytest.Monkey
         assert not mouse.get_motion_state().any()
 
 
-def test_missing_library_is_named() -> None:
-    script = """
+@pytest.mark.parametrize("module", ["spacemouse", "spacemouse_shared_memory"])
+def test_missing_library_is_named(module: str) -> None:
+    script = f"""
 import diffusion_policy.real_world.spnav as spnav
+from diffusion_policy.real_world.{module} import Spacemouse
 spnav.LIBRARY = "libabsent.so.0"
-spnav.SpnavConnection()
+Spacemouse(*{"()" if module == "spacemouse" else "(None,)"}).start()
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
     assert "sudo apt install libspnav0" in result.stderr.splitlines()[-1]

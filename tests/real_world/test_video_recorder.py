@@ -3,10 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
+from diffusion_policy.common.pyav import av
 from diffusion_policy.real_world.video_recorder import VideoRecorder, read_video
 
 

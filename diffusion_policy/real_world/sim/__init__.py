@@ -1,1 +1,1 @@
-"""The robot's hardware, simulated: the real client libraries cannot tell it from the real one."""
+"""The hardware, simulated so that the real client libraries talk to it."""
