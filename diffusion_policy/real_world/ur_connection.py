@@ -35,6 +35,7 @@ _VECTORS_OF_6 = (
 _VECTORS_OF_3 = ("ActualToolAccelerometer", "PayloadCog")
 _NORMAL_MODES = (1, 2)  # normal and reduced
 _STOPPED_MODES = {3: "protective stop", 4: "recovery mode", 5: "safeguard stop"}
+_STATES_ON_THE_WAY = 0.025  # s of the robot's clock
 _JOINT_ACCELERATION = 1.4  # rad/s^2, of moves to the first joint angles
 _SERVO_STOP_DECELERATION = 10.0  # m/s^2
 
@@ -87,6 +88,12 @@ class URConnection:
             done = self._control.setPayload(settings.payload_mass, list(settings.payload_cog or []))
         if not done:
             raise RobotFaultError(self.fault() or FaultKind.PROGRAM_STOPPED, "it refused watchdog, tool or payload")
+        self._forget_states()
+
+    def _forget_states(self) -> None:
+        """States from before the tool was set are still on their way: servoing would begin with a jump to their pose."""
+        seen = self._receive.getTimestamp()
+        self._wait(lambda: self._receive.getTimestamp() > seen + _STATES_ON_THE_WAY, FaultKind.FROZEN)
 
     def pose(self) -> NDArray[np.float64]:
         """Where the tool is, `(6,)`."""

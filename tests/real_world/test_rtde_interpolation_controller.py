@@ -117,6 +117,17 @@ def test_tool_payload_and_first_joint_angles_are_set() -> None:
     }
 
 
+def test_the_arm_rests_while_its_tool_is_set() -> None:
+    """The pose of states from before and from after differs by the tool's length."""
+    with (
+        SimulatedUR(servo_time_constant=0) as robot,
+        RTDEInterpolationController(None, robot.host, tcp_offset_pose=[0, 0, 0.13, 0, 0, 0]),
+    ):
+        for _ in range(20):
+            np.testing.assert_allclose(robot.state()["q"], HOME, atol=1e-4)
+            time.sleep(0.01)
+
+
 def test_an_e_series_is_servoed_at_500_hz() -> None:
     with SimulatedUR(e_series=True, servo_time_constant=0.01) as robot:
         with RTDEInterpolationController(None, robot.host, frequency=500) as controller:
