@@ -124,7 +124,7 @@ class InferenceEngine:
         return list(actions)
 
     def _on_device(self, rows: Sequence[np.ndarray]) -> Tensor:
-        batch = torch.from_numpy(np.stack(rows))
+        batch = torch.from_numpy(rows[0][None] if len(rows) == 1 else np.stack(rows))
         return batch.to(self.device)
 
     def _time(self, size: int) -> float:

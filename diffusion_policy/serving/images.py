@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from diffusion_policy.common.cv2_util import get_image_transform
 from diffusion_policy.serving.limits import RequestError
 
 JPEG_START = b"\xff\xd8\xff"
@@ -52,22 +53,14 @@ def as_trained(image: np.ndarray, shape: tuple[int, ...], max_pixels: int) -> np
         RequestError: it has other channels, or is too narrow to be resized in bounded memory.
     """
     channels, height, width = shape
-    if image.shape[2] != channels:
+    given_height, given_width, given_channels = image.shape
+    check_pixels((given_height, given_width), max_pixels)
+    if given_channels != channels:
         raise RequestError(f"an image of shape {image.shape}, expected (H, W, {channels})")
-    check_pixels(image.shape[:2], max_pixels)
-    if image.shape[:2] != (height, width):
-        size = _covering(image.shape[:2], (height, width))
-        check_pixels(size, max_pixels)
-        method = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_LINEAR
-        image = cv2.resize(image, size[::-1], interpolation=method).reshape(*size, channels)
-        top, left = (size[0] - height) // 2, (size[1] - width) // 2
-        image = image[top : top + height, left : left + width]
+    if (given_height, given_width) != (height, width):
+        if channels != 3:
+            raise RequestError(f"an image of shape {image.shape}, expected {(height, width, channels)}: not resized")
+        scale = max(height / given_height, width / given_width)
+        check_pixels((round(given_height * scale), round(given_width * scale)), max_pixels)
+        image = get_image_transform((given_width, given_height), (width, height))(image)
     return np.moveaxis(image, -1, 0).astype(np.float32) / 255
-
-
-def _covering(size: tuple[int, ...], target: tuple[int, int]) -> tuple[int, int]:
-    """The smallest height and width of the proportions of `size` that cover those of `target`."""
-    (height, width), (target_height, target_width) = size, target
-    if target_height * width >= target_width * height:
-        return target_height, -(-width * target_height // height)
-    return -(-height * target_width // width), target_width

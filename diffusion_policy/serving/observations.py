@@ -94,6 +94,7 @@ class ObservationReader:
             raise RequestError(f"{_described(value)}, expected {shape} of an image in float32")
         if not (value.min() >= 0 and value.max() <= 1):
             raise RequestError(f"{_described(value)} with values outside [0, 1], or NaN")
+        value = value.copy()  # what was received cannot be written to, which torch warns of
         return value[None] if value.ndim == 3 else self._all_steps(value)
 
     def _sensor(self, key: str, value: Any) -> np.ndarray:
