@@ -15,6 +15,8 @@ from diffusion_policy.serving.metrics import Metrics
 
 logger = logging.getLogger(__name__)
 
+LAST_BATCH_SECONDS = 1.0
+
 
 @dataclass
 class Answer:
@@ -75,11 +77,11 @@ class Batcher:
         return job.answer
 
     def stop(self) -> None:
-        """Ends the thread after the batch it is at."""
+        """Ends the thread after the batch it is at, or leaves it alone if that takes for ever."""
         with self._changed:
             self._is_stopped = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(LAST_BATCH_SECONDS)
 
     def _run(self) -> None:
         try:

@@ -63,4 +63,4 @@ def as_trained(image: np.ndarray, shape: tuple[int, ...], max_pixels: int) -> np
         scale = max(height / given_height, width / given_width)
         check_pixels((round(given_height * scale), round(given_width * scale)), max_pixels)
         image = get_image_transform((given_width, given_height), (width, height))(image)
-    return np.moveaxis(image, -1, 0).astype(np.float32) / 255
+    return np.ascontiguousarray(np.moveaxis(image, -1, 0), np.float32) / 255

@@ -1,6 +1,7 @@
 """A checkpoint as a running policy server."""
 
 import asyncio
+import contextlib
 import importlib.metadata
 import ipaddress
 import logging
@@ -56,22 +57,23 @@ def serve_checkpoint(options: ServeOptions) -> None:
         DeviceError: the GPU failed.
     """
     tls = _tls(options)
-    sock = bind(options)
-    policy, cfg = load_policy(options.input, options.device, options.trust)
-    set_inference_options(policy, options.num_inference_steps, options.n_action_steps)
-    if options.precision == "bf16":
-        policy.inference_dtype = torch.bfloat16
-    spec = PolicySpec.of(policy, cfg)
-    engine = InferenceEngine(policy, spec, options.max_batch)
-    engine.warm_up()
-    metadata = {"model": type(policy).__name__, "device": str(policy.device), "version": _version()}
-    recorder = None if options.debug is None else DebugRecorder(options.debug, training_ranges(policy))
-    server = PolicyServer(engine, spec, metadata, options.limits, options.api_key, options.max_wait_ms / 1e3, recorder)
-    try:
-        asyncio.run(_run(server, sock, tls))
-    finally:
-        if recorder is not None:
-            recorder.close()
+    with bind(options) as sock:
+        policy, cfg = load_policy(options.input, options.device, options.trust)
+        set_inference_options(policy, options.num_inference_steps, options.n_action_steps)
+        if options.precision == "bf16":
+            policy.inference_dtype = torch.bfloat16
+        spec = PolicySpec.of(policy, cfg)
+        engine = InferenceEngine(policy, spec, options.max_batch)
+        engine.warm_up()
+        metadata = {"model": type(policy).__name__, "device": str(policy.device), "version": _version()}
+        recorder = None if options.debug is None else DebugRecorder(options.debug, training_ranges(policy))
+        max_wait = options.max_wait_ms / 1e3
+        server = PolicyServer(engine, spec, metadata, options.limits, options.api_key, max_wait, recorder)
+        try:
+            asyncio.run(_run(server, sock, tls))
+        finally:
+            if recorder is not None:
+                recorder.close()
 
 
 def bind(options: ServeOptions) -> socket.socket:
@@ -83,19 +85,21 @@ def bind(options: ServeOptions) -> socket.socket:
         OSError: the address is taken or none of this machine.
     """
     host = options.host or (ANYWHERE if options.api_key else LOOPBACK)
-    family, _, _, _, address = socket.getaddrinfo(host, options.port, type=socket.SOCK_STREAM)[0]
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, options.port, type=socket.SOCK_STREAM)[0]
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(sock.close)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.bind(address)
+            on_error.pop_all()
+    except OSError as error:
+        raise OSError(error.errno, f"cannot listen at {host} port {options.port}: {error.strerror}") from error
     if not ipaddress.ip_address(address[0]).is_loopback:
         if not options.api_key:
             logger.warning("whoever reaches %s can use the policy: set --api-key, or listen on %s", host, LOOPBACK)
         elif not options.tls_cert:
             logger.warning("the API key and all images cross the network readable: set --tls-cert and --tls-key")
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-    except OSError as error:
-        sock.close()
-        raise OSError(error.errno, f"cannot listen at {host} port {options.port}: {error.strerror}") from error
     return sock
 
 

@@ -39,7 +39,7 @@ class RemotePolicy:
     def predict_action(
         self, obs_dict: Mapping[str, Any], generator: Sequence[torch.Generator] | None = None
     ) -> dict[str, Tensor]:
-        """Actions `(B, Ta, Da)` as `action`, given observations `(B, >= To, ...)` by key.
+        """Actions `(B, Ta, Da)` as `action`, given observations `(B, >= To, ...)` by key, and maybe others.
 
         A row's generator is one of an episode: the server draws on from its seed for as long as it stays the same.
         """
@@ -61,7 +61,8 @@ class RemotePolicy:
         client, seed = self._clients[row], None
         if generator is not None and generator is not self._generators[row]:
             self._generators[row], seed = generator, generator.initial_seed()
-        n_obs_steps = client.get_server_metadata()["n_obs_steps"]
-        obs = {key: np.asarray(value[row, :n_obs_steps]) for key, value in obs_dict.items()}
+        metadata = client.get_server_metadata()
+        keys, n_steps = metadata["shape_meta"]["obs"], metadata["n_obs_steps"]
+        obs = {key: np.asarray(value[row, :n_steps]) for key, value in obs_dict.items() if key in keys}
         actions: np.ndarray = client.infer(obs, seed)["actions"]
         return actions

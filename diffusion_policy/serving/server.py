@@ -72,7 +72,7 @@ class PolicyServer:
         self._reader = ObservationReader(spec, limits.max_pixels)
         self._metrics = Metrics()
         self._endpoints = Endpoints(self._metrics, api_key, limits.max_connections, lambda: len(self._clients))
-        self._clients: set[ServerConnection] = set()
+        self._clients: dict[ServerConnection, asyncio.Task[None] | None] = {}
         self._n_requests = 0
         self._is_stopping = asyncio.Event()
         self._failure: BaseException | None = None
@@ -130,10 +130,12 @@ class PolicyServer:
             await asyncio.sleep(0.01)
         code = GOING_AWAY if self._failure is None else INTERNAL_ERROR
         await asyncio.gather(*(client.close(code, "the server stops") for client in self._clients))
+        for task in filter(None, self._clients.values()):  # whose answer took too long
+            task.cancel()
 
     async def _talk(self, handler: RequestHandler, client: ServerConnection) -> None:
         session = Session(_name(client), self._reader, self._spec.n_obs_steps, self._limits.max_rate)
-        self._clients.add(client)
+        self._clients[client] = asyncio.current_task()
         self._metrics.connections.set(len(self._clients))
         try:
             await self._send(client, self._greeting)
@@ -153,7 +155,7 @@ class PolicyServer:
             logger.exception("%s: the connection failed", session.name)
             raise
         finally:
-            self._clients.discard(client)
+            del self._clients[client]
             self._metrics.connections.set(len(self._clients))
 
     async def _receive(self, client: ServerConnection) -> bytes | str:
