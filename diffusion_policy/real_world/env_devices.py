@@ -91,6 +91,7 @@ def make_ur_robot(
     init_joints: bool,
     n_states: int,
     limits: MotionLimits | None,
+    patience: float,
 ) -> RTDEInterpolationController:
     """A UR arm; arguments as of `RealEnv`, of which at least `n_states` states are kept."""
     return RTDEInterpolationController(
@@ -107,6 +108,8 @@ def make_ur_robot(
         joints_init_speed=1.05,
         get_max_k=max(n_states, round(HISTORY * ROBOT_HZ)),
         motion_limits=limits,
+        watchdog_frequency=1 / patience,
+        max_silence=patience,
     )
 
 

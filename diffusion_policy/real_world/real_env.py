@@ -81,6 +81,7 @@ class RealEnv:
         camera_sources: cameras of any kind, in the place of RealSense cameras.
         robot: in the place of a UR robot at `robot_ip`.
         motion_limits: accelerations and workspace of the UR robot.
+        robot_patience: s without a state of the robot, or without a command to it, after which it is stopped.
 
     Raises:
         FileNotFoundError: `output_dir` has no parent.
@@ -115,6 +116,7 @@ class RealEnv:
         camera_sources: Sequence[FrameSource] | None = None,
         robot: Robot | None = None,
         motion_limits: MotionLimits | None = None,
+        robot_patience: float = 0.2,
     ) -> None:
         if camera_sources is None:
             serials = connected_serials() if camera_serial_numbers is None else camera_serial_numbers
@@ -135,7 +137,14 @@ class RealEnv:
             view_size=multi_cam_vis_resolution if enable_multi_cam_vis else None,
         )
         self.robot = robot or make_ur_robot(
-            robot_ip, max_pos_speed, max_rot_speed, tcp_offset, init_joints, max_obs_buffer_size, motion_limits
+            robot_ip,
+            max_pos_speed,
+            max_rot_speed,
+            tcp_offset,
+            init_joints,
+            max_obs_buffer_size,
+            motion_limits,
+            robot_patience,
         )
         self._capture_fps = camera_sources[0].fps
         self._last_frame_time = math.inf
@@ -229,9 +238,8 @@ class RealEnv:
         """
         self._raise_fault()
         frames = self.cameras.get(self._n_frames)
-        states = self.robot.get_all_state()
+        states = self._record_states()
         self._last_frame_time = min(float(frame["timestamp"][-1]) for frame in frames.values())
-        self.recorder.put_observations(renamed_states(states, self.obs_key_map), states["robot_receive_timestamp"])
         return aligned_observation(frames, states, self.obs_key_map, self.n_obs_steps, 1 / self.frequency)
 
     def exec_actions(
@@ -292,6 +300,7 @@ class RealEnv:
         """Saves the episode under way; None if there is none. After a camera's fault it ends with its last frame."""
         if not self.recorder.is_recording:
             return None
+        self._record_states()
         number, last_time = self.recorder.n_episodes, self._last_frame_time if self.cameras.fault else math.inf
         videos = self._stop_recording()
         return SavedEpisode(number, self.recorder.end(last_time), videos)
@@ -301,6 +310,11 @@ class RealEnv:
         if self.recorder.is_recording:
             self._stop_recording()
         return self.recorder.drop()
+
+    def _record_states(self) -> Arrays:
+        states = self.robot.get_all_state()
+        self.recorder.put_observations(renamed_states(states, self.obs_key_map), states["robot_receive_timestamp"])
+        return states
 
     def _stop_recording(self) -> list[RecordingReport]:
         try:

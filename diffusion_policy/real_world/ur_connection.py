@@ -91,7 +91,7 @@ class URConnection:
         self._forget_states()
 
     def _forget_states(self) -> None:
-        """States from before the tool was set are still on their way: servoing would begin with a jump to their pose."""
+        """States from before the tool was set are still on their way: servoing would begin with a jump there."""
         seen = self._receive.getTimestamp()
         self._wait(lambda: self._receive.getTimestamp() > seen + _STATES_ON_THE_WAY, FaultKind.FROZEN)
 

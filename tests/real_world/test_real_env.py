@@ -5,11 +5,11 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from simulated_station import FPS, RESOLUTION, Rig, simulated_rig
 
 from diffusion_policy.real_world.cameras.frame_source import CameraError
 from diffusion_policy.real_world.cycle_clock import CycleClock
@@ -18,41 +18,15 @@ from diffusion_policy.real_world.real_env import RealEnv, SavedEpisode
 from diffusion_policy.real_world.recorded_dataset import open_recordings
 from diffusion_policy.real_world.robot_fault import RobotFaultError
 from diffusion_policy.real_world.sim.scene_renderer import LEFT, RIGHT, TOOL_COLOR, SceneRenderer
-from diffusion_policy.real_world.sim.shared_world import SharedWorld
-from diffusion_policy.real_world.sim.simulated_camera import SimulatedCamera
-from diffusion_policy.real_world.sim.ur_controller import HOME, SimulatedUR
-from diffusion_policy.real_world.sim.ur_kinematics import UR5, inverse, pose_to_matrix
 
-RESOLUTION, FPS, DT = (320, 180), 30, 0.1
+DT = 0.1
 ROBOT_CYCLE = 0.008  # s
-TCP_OFFSET = 0.13  # m, as RealEnv has it
-
-
-@dataclass
-class Rig:
-    """A robot and two cameras in one world."""
-
-    robot: SimulatedUR
-    world: SharedWorld
-    cameras: list[SimulatedCamera]
-
-    def env(self, output_dir: Path, **kwargs: object) -> RealEnv:
-        settings = {"obs_image_resolution": (160, 120), "enable_multi_cam_vis": False, **kwargs}
-        return RealEnv(output_dir, self.robot.host, camera_sources=self.cameras, **settings)
-
-    def speed(self) -> float:
-        """Of the tool (m/s), as the robot itself knows it."""
-        return float(np.linalg.norm(self.robot.state()["tool_speed"][:3]))
 
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
-    world = SharedWorld()
-    low = [0.45, -0.1, 0.02 + TCP_OFFSET, *(np.pi / np.sqrt(2) * np.array([1, -1, 0]))]
-    joints = inverse(UR5, pose_to_matrix(low), HOME)
-    with SimulatedUR(initial_joints=joints, on_tick=world.on_tick) as robot:
-        views = {"left": LEFT, "right": RIGHT}
-        yield Rig(robot, world, [SimulatedCamera(name, world, view, RESOLUTION, FPS) for name, view in views.items()])
+    with simulated_rig() as rig:
+        yield rig
 
 
 def _move(env: RealEnv, n_steps: int, speed: float = 1.2, record: bool = True) -> SavedEpisode | None:
