@@ -1,5 +1,6 @@
 """What passes between the arm's process and the one that gives commands."""
 
+import time
 from collections.abc import Sequence
 from enum import Enum
 
@@ -43,8 +44,17 @@ class ArmChannels:
             put_desired_frequency=frequency,
         )
         self.report = FaultReport()
-        self.n_started = SharedAtomicCounter(None)
+        self.last_cycle = SharedAtomicCounter(None)
         self.n_recoveries = SharedAtomicCounter(None)
+
+    def begin_cycle(self) -> None:
+        """Tells that the arm's process lives."""
+        self.last_cycle.store(time.monotonic_ns())
+
+    def seconds_since_cycle(self) -> float | None:
+        """None until the first cycle."""
+        last = self.last_cycle.load()
+        return (time.monotonic_ns() - last) / 1e9 if last else None
 
     def put(self, command: Command, target_pose: ArrayLike = (0.0,) * 6, **when: float) -> None:
         """Sends a command; `when` is `duration` (s) or `target_time` (wall clock, s), as it needs.

@@ -48,11 +48,20 @@ def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels,
 
 def _connect(settings: URSettings) -> URConnection:
     if settings.soft_real_time:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(20))
+        _run_in_real_time()
     die_with_parent()  # ur_rtde holds the interpreter meanwhile: nothing here could look after the parent
     connection = URConnection(settings)
     die_with_parent(False)
     return connection
+
+
+def _run_in_real_time() -> None:
+    try:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(20))
+    except PermissionError:
+        logger.warning(
+            "soft_real_time needs the right to: set rtprio to 20 in /etc/security/limits.conf. Going on without."
+        )
 
 
 def _drive(
@@ -71,7 +80,6 @@ def _drive(
             time.sleep(0.001)
         channels.states.put(state)
         loop = ServoLoop(connection, settings.frequency, limits, channels, must_end)
-        channels.n_started.store(1)
         loop.run()
     except Exception as error:
         if getattr(error, "kind", None) not in (FaultKind.DISCONNECTED, FaultKind.FROZEN):

@@ -21,6 +21,7 @@ class FaultKind(IntEnum):
     PARENT_DIED = 7
     INTERRUPTED = 8
     PROCESS_DIED = 9
+    PROCESS_HANGS = 10
 
 
 RECOVERABLE = {FaultKind.PROTECTIVE_STOP, FaultKind.PROGRAM_STOPPED}
@@ -56,6 +57,10 @@ _MESSAGES = {
     FaultKind.PROCESS_DIED: (
         "The arm's process has died; the watchdog of the robot's program stops the arm",
         "Make a new controller",
+    ),
+    FaultKind.PROCESS_HANGS: (
+        "The arm's process hangs; the watchdog of the robot's program stops the arm",
+        "Look whether the machine is overloaded, then make a new controller",
     ),
 }
 

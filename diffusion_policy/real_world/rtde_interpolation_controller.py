@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 JOINTS_INIT_TIMEOUT = 60.0  # s
 STOP_TIMEOUT = 5.0  # s
+RECOVER_TIMEOUT = 15.0  # s
+HANGS_AFTER = 0.5  # s without a cycle
 
 
 class RTDEInterpolationController(mp.Process):
@@ -174,17 +176,20 @@ class RTDEInterpolationController(mp.Process):
     @property
     def is_ready(self) -> bool:
         """Whether commands are taken."""
-        return self._channels.n_started.load() > 0 and self.is_alive() and self._channels.report.read() is None
+        return self._channels.seconds_since_cycle() is not None and self.is_alive() and self.fault is None
 
     @property
     def fault(self) -> RobotFaultError | None:
         """Why the arm has stopped though it was not told to: returned, not raised."""
-        died = not self._stopping and self.pid is not None and not self.is_alive()
-        if (reported := self._channels.report.read()) is not None or not died:
+        alive = self.is_alive()
+        if (reported := self._channels.report.read()) is not None or self._stopping or self.pid is None:
             return reported
-        code = self.exitcode or 0
-        cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return RobotFaultError(FaultKind.PROCESS_DIED, cause)
+        if not alive:
+            code = self.exitcode or 0
+            cause = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            return RobotFaultError(FaultKind.PROCESS_DIED, cause)
+        silence = self._channels.seconds_since_cycle() or 0.0
+        return RobotFaultError(FaultKind.PROCESS_HANGS, f"for {silence:.1f} s") if silence > HANGS_AFTER else None
 
     def servoL(self, pose: ArrayLike, duration: float = 0.1) -> None:
         """Drives straight to `pose` `(6,)`, to be there after `duration` s, or later if the limits on speed demand it.
@@ -228,7 +233,8 @@ class RTDEInterpolationController(mp.Process):
         n_before = self._channels.n_recoveries.load()
         if self.is_alive():
             self._channels.put(Command.RECOVER)
-        while self._channels.n_recoveries.load() == n_before and self.is_alive():
+        deadline = time.monotonic() + RECOVER_TIMEOUT
+        while self._channels.n_recoveries.load() == n_before and self.is_alive() and time.monotonic() < deadline:
             time.sleep(0.005)
         self._raise_fault()
 

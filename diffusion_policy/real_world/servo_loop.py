@@ -41,10 +41,8 @@ class ServoLoop:
     ) -> None:
         self._connection = connection
         self._limits = limits
-        self._commands = channels.commands
-        self._states = channels.states
+        self._channels = channels
         self._report = channels.report
-        self._n_recoveries = channels.n_recoveries
         self._must_end = must_end
         self._dt = 1 / frequency
         self._limiter = MotionLimiter(connection.pose(), self._dt, limits)
@@ -70,6 +68,7 @@ class ServoLoop:
         self._connection.stop()
 
     def _drive(self) -> None:
+        self._channels.begin_cycle()
         now = time.monotonic()
         stopped = self._report.read() is not None
         taken = stopped or self._connection.servo(self._limiter.step(self._trajectory, now))
@@ -90,13 +89,13 @@ class ServoLoop:
 
     def _put(self, state: dict[str, Any]) -> None:
         try:
-            self._states.put(state, wait=False)
+            self._channels.states.put(state, wait=False)
         except TimeoutError:
             logger.warning("A state of the robot was dropped: they came faster than the ring was made for.")
 
     def _take_commands(self) -> None:
         try:
-            commands = self._commands.get_all()
+            commands = self._channels.commands.get_all()
         except Empty:
             return
         for i in range(len(commands["cmd"])):
@@ -146,7 +145,7 @@ class ServoLoop:
             self._limiter.rest(self._connection.pose())
             self._hold()
             self._report.clear()
-        self._n_recoveries.add(1)
+        self._channels.n_recoveries.add(1)
 
     def _wait(self, deadline: float) -> float:
         """Waits for the next of the evenly spaced cycles that is not past by a whole one; returns when it was due."""

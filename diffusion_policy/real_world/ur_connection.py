@@ -35,6 +35,7 @@ _VECTORS_OF_6 = (
 _VECTORS_OF_3 = ("ActualToolAccelerometer", "PayloadCog")
 _NORMAL_MODES = (1, 2)  # normal and reduced
 _STOPPED_MODES = {3: "protective stop", 4: "recovery mode", 5: "safeguard stop"}
+_STATES_ON_THE_WAY = 0.025  # s of the robot's clock
 _JOINT_ACCELERATION = 1.4  # rad/s^2, of moves to the first joint angles
 _SERVO_STOP_DECELERATION = 10.0  # m/s^2
 
@@ -87,6 +88,12 @@ class URConnection:
             done = self._control.setPayload(settings.payload_mass, list(settings.payload_cog or []))
         if not done:
             raise RobotFaultError(self.fault() or FaultKind.PROGRAM_STOPPED, "it refused watchdog, tool or payload")
+        self._forget_states()
+
+    def _forget_states(self) -> None:
+        """States from before are still on their way: servoing would begin with a jump to where the tool was in them."""
+        seen = self._receive.getTimestamp()
+        self._wait(lambda: self._receive.getTimestamp() > seen + _STATES_ON_THE_WAY, FaultKind.FROZEN)
 
     def pose(self) -> NDArray[np.float64]:
         """Where the tool is, `(6,)`."""
@@ -138,12 +145,13 @@ class URConnection:
                 raise RobotFaultError(fault, "on the way to joints_init")
             if must_end():
                 self._control.stopJ(2 * _JOINT_ACCELERATION)
-                return
+                break
             self._control.kickWatchdog()
             progress = self._control.getAsyncOperationProgress()
             moving = progress >= 0 or progress == before
             time.sleep(1 / self._settings.frequency)
-        if np.abs(np.array(self._receive.getActualQ()) - joints).max() > 0.05:
+        self._forget_states()
+        if not must_end() and np.abs(np.array(self._receive.getActualQ()) - joints).max() > 0.05:
             raise RobotFaultError(self.fault() or FaultKind.PROGRAM_STOPPED, f"joints_init {list(joints)} not reached")
 
     def recover(self) -> None:

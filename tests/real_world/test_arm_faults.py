@@ -52,8 +52,11 @@ def test_the_arm_stops_and_the_controller_says_why(name: str) -> None:
         controller = rig.controller
         assert controller is not None
         inject(rig, fault)
-        with contextlib.suppress(ProcessLookupError):
+        if "SIGSTOP" in name:
+            assert controller.fault is not None
+            assert controller.fault.kind == FaultKind.PROCESS_HANGS
             os.kill(rig.arm_pid, signal.SIGCONT)
+            assert until(lambda: controller.fault is None or controller.fault.kind != FaultKind.PROCESS_HANGS)
         if not fault.kinds:
             assert controller.fault is None
             return

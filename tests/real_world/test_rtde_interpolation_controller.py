@@ -1,6 +1,10 @@
 """The arm's controller drives the simulated robot, through the real client library."""
 
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -94,6 +98,7 @@ def test_tool_payload_and_first_joint_angles_are_set() -> None:
             payload_mass=1.2,
             payload_cog=[0, 0.01, 0.05],
             joints_init=joints.tolist(),
+            soft_real_time=True,
             receive_keys=["ActualQ", "SpeedScaling", "ActualToolAccelerometer"],
         ) as controller,
     ):
@@ -110,6 +115,17 @@ def test_tool_payload_and_first_joint_angles_are_set() -> None:
         "ActualTCPPose": (6,),
         "robot_receive_timestamp": (),
     }
+
+
+def test_the_arm_rests_while_its_tool_is_set() -> None:
+    """The pose of states from before and from after differs by the tool's length."""
+    with (
+        SimulatedUR(servo_time_constant=0) as robot,
+        RTDEInterpolationController(None, robot.host, tcp_offset_pose=[0, 0, 0.13, 0, 0, 0]),
+    ):
+        for _ in range(20):
+            np.testing.assert_allclose(robot.state()["q"], HOME, atol=1e-4)
+            time.sleep(0.01)
 
 
 def test_an_e_series_is_servoed_at_500_hz() -> None:
@@ -221,6 +237,34 @@ def test_it_stops_and_cannot_be_used_after() -> None:
         assert not robot.state()["is_program_running"]
         with pytest.raises(RuntimeError, match="none after stop"):
             controller.servoL(np.zeros(6))
+
+
+NOT_FORKED = """
+import multiprocessing, time
+from motion_log import MotionLog
+from diffusion_policy.real_world.rtde_interpolation_controller import RTDEInterpolationController
+from diffusion_policy.real_world.sim.ur_controller import SimulatedUR
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    log = MotionLog()
+    with SimulatedUR(on_tick=log, servo_time_constant=0) as robot:
+        with RTDEInterpolationController(None, robot.host, launch_timeout=20) as controller:
+            pose = controller.get_state()["ActualTCPPose"]
+            pose[2] += 0.02
+            controller.servoL(pose, 0.2)
+            time.sleep(0.6)
+            assert abs(robot.state()["pose"][2] - pose[2]) < 1e-3
+    assert len(log.read()[0]) > 50
+    print("done")
+"""
+
+
+def test_it_works_where_processes_are_not_forked(tmp_path: Path, repository: Path) -> None:
+    script = tmp_path / "not_forked.py"
+    script.write_text(NOT_FORKED)
+    environment = {**os.environ, "PYTHONPATH": f"{repository}:{repository / 'benchmarks'}"}
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment, timeout=120)
+    assert result.stdout.splitlines()[-1:] == ["done"], result.stderr
 
 
 def test_commands_have_the_originals_numbers() -> None:
