@@ -56,7 +56,7 @@ class PushPlanner:
         return float(np.hypot(*(tee.placed(tee.OUTLINE, block_pose) - self._goal_corners).T).mean())
 
     def pushes(self, tool: ArrayLike, block_pose: ArrayLike) -> list[Push]:
-        """Pushes that bring the block nearer to its goal; the one that wins most per metre of the tool's way is first."""
+        """Pushes that bring the block nearer to its goal; the one that wins most per metre of the way is first."""
         tool, block_pose = np.asarray(tool, np.float64), np.asarray(block_pose, np.float64)
         error = self.error(block_pose)
         tried = (self._try(start, direction, block_pose) for start, direction in self._candidates(block_pose))

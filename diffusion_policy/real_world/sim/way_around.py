@@ -20,7 +20,7 @@ CORNERS = 0.024  # m from the block at which ways turn
 
 
 def way_around(start: ArrayLike, end: ArrayLike, block_pose: ArrayLike) -> list[FloatArray] | None:
-    """The shortest way that keeps off the block: points (x, y) after `start`, the last one `end`; None if there is none.
+    """The shortest way that keeps off the block: points (x, y) after `start`, the last one `end`. None: there is none.
 
     A tool that touches the block first goes straight away from it.
     """
