@@ -57,7 +57,7 @@ def _rms(differences: np.ndarray) -> float:
 def throughput(seconds: float = 1.0) -> None:
     """In one process: what the calls cost."""
     state = {f"vector{i}": np.zeros(6) for i in range(8)} | {"timestamp": 0.0}
-    image = {"color": np.zeros((720, 1280, 3), np.uint8), "timestamp": 0.0}
+    image = {"color": np.ones((720, 1280, 3), np.uint8), "timestamp": 0.0}
     for name, item, k in (("robot state (9 entries, 392 bytes)", state, 32), ("image 1280x720x3 (2.8 MB)", image, 2)):
         ring = SharedMemoryRingBuffer.create_from_examples(None, item, k, 60, 1e-3)
         queue = SharedMemoryQueue.create_from_examples(None, item, 4)

@@ -3,6 +3,10 @@
 import multiprocessing
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import cv2
 
 from diffusion_policy.real_world.parent_watch import die_with_parent
 
@@ -17,6 +21,17 @@ def attach_to_parent() -> None:
     if parent is not None and os.getppid() != parent.pid:  # it ended before
         os._exit(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def without_opencv_threads() -> Iterator[None]:
+    """For the start of a process that uses OpenCV: a forked one would wait for threads that only its parent has."""
+    n_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # ends them
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(n_threads)
 
 
 def end(process: multiprocessing.process.BaseProcess, timeout: float) -> None:

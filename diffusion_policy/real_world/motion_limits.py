@@ -1,5 +1,6 @@
 """What the arm is allowed to do, and the commands that keep to it whatever the trajectory asks for."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -73,10 +74,11 @@ def as_pose(pose: ArrayLike) -> Array:
     Raises:
         ValueError: it has another shape, or is not finite.
     """
-    array = np.array(pose, np.float64)
-    if array.shape != (6,) or not np.all(np.isfinite(array)):
-        raise ValueError(f"A pose is six finite numbers (x, y, z in m, rotation vector in rad), got {pose!r}.")
-    return array
+    with contextlib.suppress(TypeError, ValueError):
+        array = np.array(pose, np.float64)
+        if array.shape == (6,) and np.all(np.isfinite(array)):
+            return array
+    raise ValueError(f"A pose is six finite numbers (x, y, z in m, rotation vector in rad), got {pose!r}.")
 
 
 class MotionLimiter:

@@ -67,7 +67,8 @@ class MultiCameraVisualizer(mp.Process):
         if not has_display():
             logger.warning("There is no display to show the cameras on: no window is opened.")
             return
-        super().start()
+        with child_process.without_opencv_threads():
+            super().start()
         if wait:
             self.start_wait()
 

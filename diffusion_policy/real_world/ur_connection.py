@@ -91,7 +91,7 @@ class URConnection:
         self._forget_states()
 
     def _forget_states(self) -> None:
-        """States from before the tool was set are still on their way: servoing would begin with a jump there."""
+        """States from before are still on their way: servoing would begin with a jump to where the tool was in them."""
         seen = self._receive.getTimestamp()
         self._wait(lambda: self._receive.getTimestamp() > seen + _STATES_ON_THE_WAY, FaultKind.FROZEN)
 
@@ -145,12 +145,13 @@ class URConnection:
                 raise RobotFaultError(fault, "on the way to joints_init")
             if must_end():
                 self._control.stopJ(2 * _JOINT_ACCELERATION)
-                return
+                break
             self._control.kickWatchdog()
             progress = self._control.getAsyncOperationProgress()
             moving = progress >= 0 or progress == before
             time.sleep(1 / self._settings.frequency)
-        if np.abs(np.array(self._receive.getActualQ()) - joints).max() > 0.05:
+        self._forget_states()
+        if not must_end() and np.abs(np.array(self._receive.getActualQ()) - joints).max() > 0.05:
             raise RobotFaultError(self.fault() or FaultKind.PROGRAM_STOPPED, f"joints_init {list(joints)} not reached")
 
     def recover(self) -> None:

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing as mp
-import os
 import time
 from multiprocessing.managers import SharedMemoryManager
 from pathlib import Path
@@ -30,6 +29,7 @@ CALL_TIMEOUT = 5.0  # s
 STOP_TIMEOUT = 5.0  # s
 SILENCE = 0.7  # s without a frame, and at least 5 frames' time, are a fault
 GET_TIME_BUDGET = 0.2  # s
+BURST = 2  # times the camera's rate, when it delivers what it could not when it was due
 
 
 class SingleCamera(mp.Process):
@@ -84,7 +84,7 @@ class SingleCamera(mp.Process):
     ) -> SharedMemoryRingBuffer:
         example = self.source.example()
         item = {**(example if transform is None else transform(example)), "step_idx": 0, "timestamp": 0.0}
-        return SharedMemoryRingBuffer.create_from_examples(shm_manager, item, max_k, GET_TIME_BUDGET, fps)
+        return SharedMemoryRingBuffer.create_from_examples(shm_manager, item, max_k, GET_TIME_BUDGET, BURST * fps)
 
     # ---- starting and stopping
 
@@ -96,7 +96,8 @@ class SingleCamera(mp.Process):
     def start(self, wait: bool = True, put_start_time: float | None = None) -> None:
         """Starts the camera; `put_start_time` (s) is that of step 0 of the grid, None for now."""
         self.put_start_time = put_start_time
-        super().start()
+        with child_process.without_opencv_threads():
+            super().start()
         if wait:
             self.start_wait()
 
@@ -223,7 +224,6 @@ class SingleCamera(mp.Process):
         """The process's work."""
         child_process.attach_to_parent()
         cv2.setNumThreads(1)
-        os.environ["OMP_NUM_THREADS"] = "1"
         start_time = time.time() if self.put_start_time is None else self.put_start_time
         grid = PutGrid(self._put_fps, start_time, self._put_downsample)
         loop = CaptureLoop(

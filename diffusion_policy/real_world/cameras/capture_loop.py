@@ -110,8 +110,8 @@ class CaptureLoop:
                     self._ring.put({**item, "step_idx": step, "timestamp": receive_time}, wait=False)
             vis = _transformed(frame, self._vis_transform)
             self._vis_ring.put({**vis, "step_idx": steps[-1] if steps else -1, "timestamp": receive_time}, wait=False)
-        except TimeoutError as error:  # frames that were late come in a burst
-            logger.warning("camera %s: a frame was not put: %s", self._source.name, error)
+        except TimeoutError as error:  # a burst of late frames; the next ones are put
+            logger.info("camera %s: a frame was not put: %s", self._source.name, error)
         if self._recording is not None:
             self._recording.write(frame, receive_time)
 

@@ -19,6 +19,7 @@ START = ((0.42, 0.66), (-0.25, 0.18))  # x and y between which blocks start
 
 _MM = 1000.0  # the physics engine's tolerances are made for lengths of this size
 _LONGEST_STEP = 0.001  # m that the tool moves in a step of physics
+_STEP_TIME = 0.005  # s of physics: how fast the tool really is changes nothing
 _FASTEST = 1.0  # m/s: a tool that moves faster, as one put elsewhere by its simulator, does not push
 _CLEARANCE = 0.03  # m between the tool and a block that was put down
 
@@ -60,7 +61,7 @@ class PushTWorld:
         x, y, angle = np.asarray(pose, np.float64).tolist()
         if not all(map(math.isfinite, (x, y, angle))):
             raise ValueError(f"got block pose {(x, y, angle)}, expected finite numbers x, y (m), angle (rad)")
-        self._block.position = x * _MM, y * _MM
+        self._block.position, self._block.velocity, self._block.angular_velocity = (x * _MM, y * _MM), (0, 0), 0
         self._block.angle = angle
         self._space.reindex_shapes_for_body(self._block)
 
@@ -92,14 +93,24 @@ class PushTWorld:
         pushes = pose[2] < tee.HEIGHT and dt > 0 and distance < _FASTEST * _MM * dt
         self._set_pushing(pushes)
         if not pushes:
-            self._tool.position = target[0], target[1]
+            self._tool.position, self._tool.velocity = (target[0], target[1]), (0, 0)
             self._space.reindex_shapes_for_body(self._tool)
             return
-        n_steps = math.ceil(distance / (_LONGEST_STEP * _MM)) or 1
-        self._tool.velocity = tuple((target - start) / dt)
+        n_steps = max(math.ceil(distance / (_LONGEST_STEP * _MM)), 1)
+        velocity = (target - start) / (n_steps * _STEP_TIME)
+        self._slow_block_down(velocity)
+        self._tool.velocity = velocity[0], velocity[1]
         for _ in range(n_steps):
-            self._space.step(dt / n_steps)
+            self._space.step(_STEP_TIME)
         self._tool.position = target[0], target[1]
+
+    def _slow_block_down(self, tool_velocity: FloatArray) -> None:
+        """pymunk moves things by their velocities of the step before: where the tool stops, so does the block."""
+        before = np.array(self._tool.velocity)
+        speed = float(before @ before)
+        kept = min(max(float(tool_velocity @ before) / speed, 0.0), 1.0) if speed > 0 else 0.0
+        self._block.velocity = self._block.velocity * kept
+        self._block.angular_velocity *= kept
 
     def _set_pushing(self, pushes: bool) -> None:
         if pushes and self._tool_shape not in self._space.shapes:

@@ -61,9 +61,12 @@ class SharedWorld:
 
     def on_tick(self, t: float, tool_pose: ArrayLike) -> None:
         """The tool's tip is at `tool_pose` (6,) at time `t` (s): pushes, and publishes the state."""
+        pose = np.asarray(tool_pose, np.float64)
         if self._world is None:
             self._world = PushTWorld(self._seed, self.goal)
-        self._world.step(t, np.asarray(tool_pose, np.float64))
+            self._world.step(t, pose)
+            self._world.reset(self._seed)  # off the tool
+        self._world.step(t, pose)
         self._obey(self._world)
         state = WorldState(time.time(), self._world.tool_pose, self._world.block_pose, self._n_resets)
         self._states.put(state._asdict())
