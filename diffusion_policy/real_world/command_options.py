@@ -1,16 +1,18 @@
-"""Options that the robot's commands share."""
+"""What the command lines of the robot's commands share."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
 from diffusion_policy.real_world.rig_config import CAMERAS, TELEOPS
+from diffusion_policy.scripts.trust_option import trust_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_OPTIONS = (
-    click.option("--robot_ip", "-ri", default=None, help="UR robot's address, such as 192.168.0.204; none for --sim."),
+_ROBOT_OPTIONS = (
+    click.option("--robot_ip", "-ri", default=None, help="UR robot's address, such as 192.168.0.204."),
     click.option("--vis_camera_idx", default=0, show_default=True, help="Camera to show."),
     click.option("--init_joints", "-j", is_flag=True, help="First move the arm to the joint angles of demonstrations."),
     click.option("--frequency", "-f", type=float, default=10, show_default=True, help="Steps a second (Hz)."),
@@ -41,20 +43,44 @@ _OPTIONS = (
 )
 
 
+_POLICY_OPTIONS = (
+    click.option("--input", "-i", "checkpoint", default=None, help="Checkpoint.  [--sim: the last of data/demo_sim]"),
+    click.option("--policy_server", default=None, help="ws://HOST:PORT of a policy that is served, instead."),
+    click.option("--api_key", default=None, help="That the server wants."),
+    click.option("--device", "-d", default="auto", show_default=True, help="auto, cpu, cuda:0, ..."),
+    trust_option,
+    click.option(
+        "--match_dataset", "-m", default=None, help="Recordings whose scenes are shown, to arrange them again."
+    ),
+    click.option("--match_episode", "-me", type=int, default=None, help="Of them this one, not one after the other."),
+    click.option(
+        "--steps_per_inference", "-si", type=click.IntRange(1), default=6, show_default=True, help="Of an answer."
+    ),
+    click.option("--max_duration", "-md", type=float, default=60, show_default=True, help="Of an episode (s)."),
+    click.option(
+        "--policy_timeout", type=float, default=5.0, show_default=True, help="s without an answer that stop the arm."
+    ),
+    click.option("--n_episodes", "-n", type=click.IntRange(1), default=None, help="Run so many, with nobody between."),
+)
+
+
 def robot_options(command: Command) -> Command:
-    """Adds the options to a command."""
-    for option in reversed(_OPTIONS):
+    """Adds the options of everything that drives the robot."""
+    return _with(command, _ROBOT_OPTIONS)
+
+
+def policy_options(command: Command) -> Command:
+    """Adds the options that say which policy drives it, and how."""
+    return _with(command, _POLICY_OPTIONS)
+
+
+def _with(command: Command, options: Sequence[Callable[[Command], Command]]) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
 
-def required(given: str | None, name: str, sim_default: str | None, sim: bool) -> str:
-    """An option that `--sim` has a default for.
-
-    Raises:
-        click.UsageError: it is missing.
-    """
-    value = given or (sim_default if sim else None)
-    if value is None:
-        raise click.UsageError(f"Missing option {name}." + (" (--sim needs none.)" if sim_default is not None else ""))
-    return value
+def prepare_process() -> None:
+    """For a command that talks to a person in the terminal."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("diffusion_policy").setLevel(logging.INFO)

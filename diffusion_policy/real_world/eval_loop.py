@@ -35,7 +35,7 @@ class EvalSettings:
     command_latency: float
     policy_timeout: float
     n_episodes: int | None = None
-    before_episode: Callable[[int], None] | None = None
+    before_episode: Callable[[int], object] | None = None
 
 
 class EvalLoop:

@@ -54,6 +54,7 @@ class PolicyEpisode:
         self._next_question = 0
         self._asked_pose: Array = rest_pose
         self._at_end_since = np.inf
+        self._has_left_end = False
         env.start_episode(start_time)
 
     def run(self) -> str:
@@ -107,5 +108,6 @@ class PolicyEpisode:
         if seconds > self._max_duration:
             return f"{self._max_duration:g} s are over"
         is_at_end = np.linalg.norm(obs["robot_eef_pose"][-1, :2] - END_POSITION) < END_RADIUS
-        self._at_end_since = min(self._at_end_since, seconds) if is_at_end else np.inf
+        self._has_left_end |= not is_at_end  # where it may have begun
+        self._at_end_since = min(self._at_end_since, seconds) if is_at_end and self._has_left_end else np.inf
         return "the tool has returned" if seconds > self._at_end_since + END_TIME else ""

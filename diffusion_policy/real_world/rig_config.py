@@ -1,5 +1,6 @@
 """Which devices there are and how they are set, as a yaml file and options of a command say."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,14 @@ class RobotConfig:
     Attributes:
         tcp_offset: from the flange to the tool's tip, m.
         max_pos_speed, max_rot_speed: along and around an axis, m/s and rad/s.
+        patience: s without a state of the robot, or without a command to it, after which it is stopped.
         workspace: lowest and highest x, y, z of the tool, m; None for wherever it reaches.
     """
 
     tcp_offset: float = 0.13
     max_pos_speed: float = 0.25
     max_rot_speed: float = 0.6
+    patience: float = 0.2
     workspace: list[list[float]] | None = None
 
 
@@ -76,14 +79,14 @@ class RigConfig:
     robot: RobotConfig = field(default_factory=RobotConfig)
 
 
-def read_rig_config(path: str | Path | None, **overrides: Any) -> RigConfig:
-    """A file's settings, and instead of some of them those of `overrides`, by `camera.kind` and so on; None is none.
+def read_rig_config(path: str | Path | None, defaults: RigConfig, overrides: Mapping[str, Any]) -> RigConfig:
+    """The settings of `overrides`, by `camera.kind` and so on, where they are not None; else a file's; else `defaults`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it has settings that do not exist, or values that do not fit.
     """
-    config = OmegaConf.structured(RigConfig)
+    config = OmegaConf.structured(defaults)
     try:
         if path is not None:
             config = OmegaConf.merge(config, OmegaConf.load(Path(path).expanduser()))
@@ -91,7 +94,7 @@ def read_rig_config(path: str | Path | None, **overrides: Any) -> RigConfig:
             if value is not None:
                 OmegaConf.update(config, key, value)
     except OmegaConfBaseException as error:
-        raise ValueError(f"{path or 'the options'}: {error}") from error
+        raise ValueError(f"{path or 'the options'}: {str(error).splitlines()[0]}") from error
     read = OmegaConf.to_object(config)
     assert isinstance(read, RigConfig)
     _check(read)
