@@ -8,7 +8,8 @@ from typing import Any
 from diffusion_policy.common.video_recorder import VideoRecorder
 from diffusion_policy.real_world.cameras.capture_loop import FrameTransform
 from diffusion_policy.real_world.cameras.frame_source import CameraError
-from diffusion_policy.real_world.cameras.multi_camera import MultiCamera, options_by_camera, repeat_to_list
+from diffusion_policy.real_world.cameras.multi_camera import MultiCamera
+from diffusion_policy.real_world.cameras.per_camera import options_by_camera, repeat_to_list
 from diffusion_policy.real_world.cameras.realsense_source import connected_serials
 from diffusion_policy.real_world.single_realsense import SingleRealsense
 

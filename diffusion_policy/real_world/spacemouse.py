@@ -68,3 +68,4 @@ class Spacemouse(threading.Thread):
                 self._reader.update()
         finally:
             self._reader.close()
+            self._reader.fault = "The SpaceMouse is not read any more: its thread has ended."

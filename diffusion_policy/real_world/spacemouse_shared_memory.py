@@ -55,7 +55,7 @@ class Spacemouse(mp.Process):
             "fault": np.zeros((), "U300"),
         }
         self.ring_buffer = SharedMemoryRingBuffer.create_from_examples(
-            shm_manager, example, get_max_k, get_time_budget=0.2, put_desired_frequency=frequency
+            shm_manager, example, get_max_k, get_time_budget=1.0, put_desired_frequency=frequency
         )
         self._status = DeviceStatus()
         self._stopping = SharedNDArray[np.bool_].create_from_shape(None, (1,), np.bool_)

@@ -3,8 +3,8 @@
 import logging
 import multiprocessing as mp
 import time
+from collections.abc import Callable
 from multiprocessing.managers import SharedMemoryManager
-from pathlib import Path
 from typing import Any, Self
 
 import cv2
@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from diffusion_policy.common.video_recorder import VideoRecorder as BaseVideoRecorder
 from diffusion_policy.real_world import child_process
-from diffusion_policy.real_world.cameras import frame_source
+from diffusion_policy.real_world.cameras.camera_controls import CALL_TIMEOUT, CameraControls
 from diffusion_policy.real_world.cameras.capture_loop import CaptureLoop, FrameTransform, PutGrid
-from diffusion_policy.real_world.cameras.frame_source import CameraError, FrameSource, Intrinsics
-from diffusion_policy.real_world.cameras.recording_thread import RecordingReport
+from diffusion_policy.real_world.cameras.frame_source import CameraError, FrameSource
 from diffusion_policy.real_world.device_status import DeviceStatus
 from diffusion_policy.real_world.process_calls import ProcessCalls
 from diffusion_policy.real_world.video_recorder import VideoRecorder
@@ -25,14 +24,14 @@ from diffusion_policy.shared_memory.shared_memory_ring_buffer import SharedMemor
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 30.0  # s
-CALL_TIMEOUT = 5.0  # s
 STOP_TIMEOUT = 5.0  # s
-SILENCE = 0.7  # s without a frame, and at least 5 frames' time, are a fault
+LOG_INTERVAL = 5  # s
+SILENCE = 0.8  # s without a frame, and at least 5 frames' time, are a fault
 GET_TIME_BUDGET = 0.2  # s
 BURST = 2  # times the camera's rate, when it delivers what it could not when it was due
 
 
-class SingleCamera(mp.Process):
+class SingleCamera(CameraControls, mp.Process):
     """Captures, transforms, records; this end reads the frames and tells it what to do.
 
     Args:
@@ -46,7 +45,7 @@ class SingleCamera(mp.Process):
         vis_transform: of what `get_vis` returns.
         recording_transform: of what is recorded; its `color` is.
         video_recorder: None for H.264 that looks lossless.
-        verbose: log the rate of frames.
+        verbose: log how many frames come.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class SingleCamera(mp.Process):
         self._put_fps, self._put_downsample = put_fps, put_downsample
         self._video_recorder = video_recorder
         self._transforms = transform, vis_transform, recording_transform
-        self._verbose = verbose
+        self._verbose, self._n_frames, self._log_time = verbose, 0, time.monotonic()
         self.ring_buffer = self._ring(shm_manager, transform, get_max_k, put_fps)
         self.vis_ring_buffer = self._ring(shm_manager, vis_transform, 1, source.fps)
         self._calls = ProcessCalls()
@@ -152,13 +151,12 @@ class SingleCamera(mp.Process):
         """
         if (fault := self.fault) is not None:
             raise fault
-        return self.ring_buffer.get(out) if k is None else self.ring_buffer.get_last_k(k, out)
+        ring = self.ring_buffer
+        return _patiently(lambda: ring.get(out) if k is None else ring.get_last_k(k, out))
 
     def get_vis(self, out: dict[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
         """The latest frame for viewing, by whatever process, be there a fault or not."""
-        return self.vis_ring_buffer.get(out)
-
-    # ---- what the camera does
+        return _patiently(lambda: self.vis_ring_buffer.get(out))
 
     def _call(self, name: str, *args: object, timeout: float = CALL_TIMEOUT) -> Any:
         if self.pid is None:  # done as soon as the camera is open
@@ -167,56 +165,6 @@ class SingleCamera(mp.Process):
             return self._calls.call(self, timeout, name, *args)
         except (ConnectionError, TimeoutError) as error:
             raise CameraError(f"Camera {self.source.name}: {error}") from error
-
-    def set_color_option(self, option: Any, value: float) -> None:
-        """Sets an option of the color image, by name or as librealsense's `rs.option`.
-
-        Raises:
-            CameraError: the camera does not have it. Also if set before the start, by `start_wait`, as the next.
-            ValueError: the value is out of range.
-        """
-        self._call("set_option", str(getattr(option, "name", option)), float(value))
-
-    def set_exposure(self, exposure: float | None = None, gain: float | None = None) -> None:
-        """Fixes exposure (0.1 ms) and gain, those that are given; without either the camera chooses."""
-        self.set_color_option(frame_source.AUTO_EXPOSURE, float(exposure is None and gain is None))
-        if exposure is not None:
-            self.set_color_option(frame_source.EXPOSURE, exposure)
-        if gain is not None:
-            self.set_color_option(frame_source.GAIN, gain)
-
-    def set_white_balance(self, white_balance: float | None = None) -> None:
-        """Fixes the white balance (K); None lets the camera choose."""
-        self.set_color_option(frame_source.AUTO_WHITE_BALANCE, float(white_balance is None))
-        if white_balance is not None:
-            self.set_color_option(frame_source.WHITE_BALANCE, white_balance)
-
-    def get_intrinsics(self) -> NDArray[np.float64]:
-        """Camera matrix (3, 3) of the color image."""
-        return self._intrinsics().matrix()
-
-    def get_depth_scale(self) -> float:
-        """Metres a unit of depth."""
-        return self._intrinsics().depth_scale
-
-    def _intrinsics(self) -> Intrinsics:
-        if not self.is_ready:
-            raise CameraError(f"Camera {self.source.name} is not running: start it first.")
-        result: Intrinsics = self._call("intrinsics")
-        return result
-
-    def start_recording(self, video_path: str | Path, start_time: float = -1) -> None:
-        """Records to `video_path`; its first frame is that of `start_time` (s), or, if negative, the next."""
-        self._call("start_recording", str(video_path), None if start_time < 0 else start_time)
-
-    def stop_recording(self) -> RecordingReport | None:
-        """Completes the video. Returns what became of its frames; None if there was no recording."""
-        report: RecordingReport | None = self._call("stop_recording", timeout=60.0)
-        return report
-
-    def restart_put(self, start_time: float) -> None:
-        """Makes `start_time` (s) step 0 of the grid."""
-        self._call("restart_put", start_time)
 
     # ---- in the camera's process
 
@@ -231,10 +179,26 @@ class SingleCamera(mp.Process):
         )
         try:
             self.source.open()
-            loop.run(lambda: self._calls.answer(loop.handlers), self._status.beat)
+            loop.run(lambda: self._calls.answer(loop.handlers), self._frame_came)
         except Exception as error:
             logger.exception("camera %s ended", self.source.name)
             self._status.fail(str(error))
             raise SystemExit(1) from error
         finally:
             self.source.close()
+
+    def _frame_came(self, monotonic_time: float) -> None:
+        self._status.beat(monotonic_time)
+        self._n_frames += 1
+        if self._verbose and self._n_frames % round(LOG_INTERVAL * self.source.fps) == 0:
+            rate = LOG_INTERVAL * self.source.fps / (monotonic_time - self._log_time)
+            logger.info("camera %s delivers %.1f frames a second", self.source.name, rate)
+            self._log_time = monotonic_time
+
+
+def _patiently(read: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Once more if the machine was too busy to read in time."""
+    try:
+        return read()
+    except TimeoutError:
+        return read()

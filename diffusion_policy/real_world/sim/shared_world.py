@@ -54,7 +54,7 @@ class SharedWorld:
         self._n_resets = 0
         example = WorldState(0.0, np.zeros(6), np.zeros(3), 0)._asdict()
         self._states = SharedMemoryRingBuffer.create_from_examples(
-            None, example, get_max_k=64, get_time_budget=0.05, put_desired_frequency=_FASTEST_TICKS
+            None, example, get_max_k=64, get_time_budget=1.0, put_desired_frequency=_FASTEST_TICKS
         )
         command = {"seed": 0, "has_pose": False, "block_pose": np.zeros(3)}
         self._commands = SharedMemoryQueue.create_from_examples(None, command, buffer_size=16)

@@ -15,7 +15,8 @@ import pytest
 from diffusion_policy.common.cv2_util import get_image_transform
 from diffusion_policy.real_world.cameras.camera_process import SingleCamera
 from diffusion_policy.real_world.cameras.frame_source import CameraError, Frame
-from diffusion_policy.real_world.cameras.multi_camera import MultiCamera, repeat_to_list
+from diffusion_policy.real_world.cameras.multi_camera import MultiCamera
+from diffusion_policy.real_world.cameras.per_camera import repeat_to_list
 from diffusion_policy.real_world.sim.scene_renderer import LEFT, RIGHT
 from diffusion_policy.real_world.sim.shared_world import SharedWorld
 from diffusion_policy.real_world.sim.simulated_camera import SimulatedCamera
@@ -125,6 +126,8 @@ def test_options_are_checked_in_the_camera(cameras: MultiCamera, sources: list[S
     assert matrices.shape == (2, 3, 3)
     assert matrices[0, 0, 2] == 160
     early = SingleCamera(None, SimulatedCamera("early", sources[0]._world, LEFT, RESOLUTION))
+    with pytest.raises(CameraError, match="start it first"):
+        early.get_intrinsics()
     early.set_exposure(0.1)  # out of range, and not yet open
     with pytest.raises(CameraError, match=r"early failed: .*exposure"):
         early.start()
