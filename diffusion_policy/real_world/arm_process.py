@@ -25,10 +25,14 @@ def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels,
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number))
     parent = ParentWatch(parent_pid)
+
+    def must_end() -> bool:
+        return bool(signals) or channels.stop_requested.load() > 0 or not parent.is_alive()
+
     code = 1
     try:
         connection = _connect(settings)
-        _drive(connection, settings, limits, channels, lambda: bool(signals) or not parent.is_alive())
+        _drive(connection, settings, limits, channels, must_end)
         if not parent.is_alive():
             raise RobotFaultError(FaultKind.PARENT_DIED)
         if signals:

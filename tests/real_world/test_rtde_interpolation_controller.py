@@ -136,7 +136,7 @@ def test_an_e_series_is_servoed_at_500_hz() -> None:
             time.sleep(1)
             times = robot.state()["command_times"]
         np.testing.assert_allclose(wait_for_rest(robot), target, atol=2e-4)
-    assert np.median(np.diff(times)) == pytest.approx(1 / 500, rel=0.2)
+    assert 300 < (len(times) - 1) / (times[-1] - times[0]) < 550
 
 
 @pytest.mark.parametrize(
