@@ -10,6 +10,7 @@ from typing import NoReturn
 from diffusion_policy.real_world.arm_channels import ArmChannels
 from diffusion_policy.real_world.motion_limits import MotionLimits
 from diffusion_policy.real_world.parent_watch import ParentWatch, die_with_parent
+from diffusion_policy.real_world.real_time import run_in_real_time
 from diffusion_policy.real_world.robot_fault import FaultKind, RobotFaultError
 from diffusion_policy.real_world.servo_loop import ServoLoop
 from diffusion_policy.real_world.ur_connection import URConnection
@@ -51,21 +52,14 @@ def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels,
 
 
 def _connect(settings: URSettings) -> URConnection:
-    if settings.soft_real_time:
-        _run_in_real_time()
+    if settings.soft_real_time and not run_in_real_time(priority=20):
+        logger.warning(
+            "soft_real_time is not allowed here: set rtprio to 20 for this user in /etc/security/limits.conf."
+        )
     die_with_parent()  # ur_rtde holds the interpreter meanwhile: nothing here could look after the parent
     connection = URConnection(settings)
     die_with_parent(False)
     return connection
-
-
-def _run_in_real_time() -> None:
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(20))
-    except PermissionError:
-        logger.warning(
-            "soft_real_time needs the right to: set rtprio to 20 in /etc/security/limits.conf. Going on without."
-        )
 
 
 def _drive(
