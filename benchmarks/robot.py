@@ -1,7 +1,7 @@
 """The arm on the simulated robot: how even its commands are, how well it follows, how soon faults stop it; and how much
 rings and queues in shared memory pass.
 
-Robot and arm run in real time where that is allowed; elsewhere the figures of a busy machine are those of the other work.
+Robot and arm run in real time where that is allowed; elsewhere other work on the machine shows in the figures.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def servo_loop(e_series: bool, servo_time_constant: float | None, seconds: float
             time.sleep(max(begin + offset - 0.2 - time.time(), 0))
             controller.schedule_waypoint(pose, begin + offset)
         arrivals = robot.state()["command_times"]
-    periods = np.diff(arrivals)
+    periods = np.diff(arrivals[arrivals > monotonic_begin])
     times, poses = log.read(monotonic_begin + 1)
     inside = times < monotonic_begin + offsets[-1] - 0.2
     wanted = PoseTrajectoryInterpolator(monotonic_begin + offsets, circle)

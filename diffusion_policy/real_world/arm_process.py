@@ -1,5 +1,6 @@
 """The process that drives the arm: from connecting to the last word on why it ended."""
 
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels, parent_pid: int) -> NoReturn:
     """Runs until it is told to end, the parent dies, a signal comes or the robot needs help; stops the arm; ends the
     process."""
+    gc.freeze()  # a search for garbage in all that the parent has loaded takes longer than a cycle
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number))

@@ -1,5 +1,6 @@
 """The process of the simulated robot: a clock, the robot, its server, and a back door for tests."""
 
+import gc
 import logging
 import os
 import random
@@ -24,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 OnTick = Callable[[float, NDArray[np.float64]], None]
 
-_PRIORITY = 1
+_PRIORITY = 30  # before the processes that command it
 _MOST_TICKS_AT_ONCE = 10  # to catch up, when the machine was busy
 _LEFT_TO_OTHERS = 0.002  # s, when the machine is too slow
 
@@ -44,6 +45,7 @@ class UrSimulation:
 def serve(simulation: UrSimulation, pipe: Connection) -> None:
     """Sends the address once the ports are open, or the error; then answers requests: names of methods, arguments."""
     die_with_parent()
+    gc.freeze()  # a search for garbage in all that the parent has loaded takes longer than a tick
     run_in_real_time(_PRIORITY)
     try:
         controller = _Controller(simulation)
