@@ -1,6 +1,5 @@
-"""An operator's station on simulated hardware, with keys that tests press."""
+"""An operator's station on the simulated rig, with keys that tests press."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,47 +10,29 @@ import numpy as np
 
 from diffusion_policy.real_world.operator_view import OperatorView
 from diffusion_policy.real_world.real_env import RealEnv
-from diffusion_policy.real_world.sim.scene_renderer import LEFT, RIGHT
-from diffusion_policy.real_world.sim.shared_world import SharedWorld
-from diffusion_policy.real_world.sim.simulated_camera import SimulatedCamera
-from diffusion_policy.real_world.sim.spacenavd import SimulatedSpacenavd
-from diffusion_policy.real_world.sim.ur_controller import HOME, SimulatedUR
-from diffusion_policy.real_world.sim.ur_kinematics import UR5, inverse, pose_to_matrix
+from diffusion_policy.real_world.sim.rig import SimulatedRig
 from diffusion_policy.real_world.spacemouse import Spacemouse
 from diffusion_policy.real_world.station import Station
 
 RESOLUTION, FPS = (320, 180), 30
-TCP_OFFSET = 0.13  # m, as RealEnv has it
-START = (0.45, -0.1, 0.02)  # m, of the tool, which points down
-
-
-@dataclass
-class Rig:
-    """A robot and two cameras in one world."""
-
-    robot: SimulatedUR
-    world: SharedWorld
-    cameras: list[SimulatedCamera]
-
-    def env(self, output_dir: Path, **kwargs: Any) -> RealEnv:
-        settings = {"obs_image_resolution": (160, 120), "enable_multi_cam_vis": False, **kwargs}
-        return RealEnv(output_dir, self.robot.host, camera_sources=self.cameras, **settings)
-
-    def speed(self) -> float:
-        """Of the tool (m/s), as the robot itself knows it."""
-        return float(np.linalg.norm(self.robot.state()["tool_speed"][:3]))
+PATIENCE = 1.0  # s: the robot shares the processor with other tests
 
 
 @contextmanager
-def simulated_rig() -> Iterator[Rig]:
-    """Whose tool is at `START`."""
-    world = SharedWorld()
-    x, y, z = START
-    flange = [x, y, z + TCP_OFFSET, *(np.pi / np.sqrt(2) * np.array([1, -1, 0]))]
-    joints = inverse(UR5, pose_to_matrix(flange), HOME)
-    with SimulatedUR(initial_joints=joints, on_tick=world.on_tick) as robot:
-        views = {"left": LEFT, "right": RIGHT}
-        yield Rig(robot, world, [SimulatedCamera(name, world, view, RESOLUTION, FPS) for name, view in views.items()])
+def simulated_rig() -> Iterator[SimulatedRig]:
+    with SimulatedRig(resolution=RESOLUTION, fps=FPS) as rig:
+        yield rig
+
+
+def env_of(rig: SimulatedRig, output_dir: Path, **kwargs: Any) -> RealEnv:
+    """Robot and cameras of a rig."""
+    settings = {"obs_image_resolution": (160, 120), "enable_multi_cam_vis": False, "robot_patience": PATIENCE, **kwargs}
+    return RealEnv(output_dir, rig.robot_ip, camera_sources=rig.cameras, **settings)
+
+
+def speed(rig: SimulatedRig) -> float:
+    """Of the tool (m/s), as the robot itself knows it."""
+    return float(np.linalg.norm(rig.robot.state()["tool_speed"][:3]))
 
 
 @dataclass
@@ -76,8 +57,7 @@ class PressedKeys:
 class StationOnRig:
     """A station, and what it stands on."""
 
-    rig: Rig
-    spacenavd: SimulatedSpacenavd
+    rig: SimulatedRig
     station: Station
     keys: PressedKeys
 
@@ -85,15 +65,11 @@ class StationOnRig:
 @contextmanager
 def simulated_station(output_dir: Path, **kwargs: Any) -> Iterator[StationOnRig]:
     """Everything started; `kwargs` are RealEnv's."""
-    before = os.environ.get("SPNAV_SOCKET")
-    with simulated_rig() as rig, SimulatedSpacenavd() as spacenavd:
-        os.environ["SPNAV_SOCKET"] = spacenavd.socket_path
-        try:
-            with Spacemouse(max_value=350) as mouse, OperatorView() as view, rig.env(output_dir, **kwargs) as env:
-                keys = PressedKeys()
-                yield StationOnRig(rig, spacenavd, Station(env, mouse, keys, view, output_dir), keys)
-        finally:
-            if before is None:
-                del os.environ["SPNAV_SOCKET"]
-            else:
-                os.environ["SPNAV_SOCKET"] = before
+    keys = PressedKeys()
+    with (
+        simulated_rig() as rig,
+        Spacemouse(max_value=350) as mouse,
+        OperatorView() as view,
+        env_of(rig, output_dir, **kwargs) as env,
+    ):
+        yield StationOnRig(rig, Station(env, mouse, keys, view, output_dir), keys)

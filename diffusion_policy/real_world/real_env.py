@@ -288,10 +288,8 @@ class RealEnv:
         folder = self.recorder.start(start_time)
         try:
             self.cameras.restart_put(start_time)
-            # A place of a video gets the first frame not before it. Begun half a frame earlier, what it shows is
-            # at most half a frame away from its time.
             paths = [folder / f"{i}.mp4" for i in range(self.cameras.n_cameras)]
-            self.cameras.start_recording(paths, start_time - 0.5 / self._capture_fps)
+            self.cameras.start_recording(paths, video_start_time(start_time, self._capture_fps))
         except BaseException:
             self.drop_episode()
             raise
@@ -326,6 +324,15 @@ class RealEnv:
     def _raise_fault(self) -> None:
         if (fault := self.fault) is not None:
             raise fault
+
+
+def video_start_time(start_time: float, fps: float) -> float:
+    """When the video of an episode that begins at `start_time` has to begin (s).
+
+    Each place of a video gets the first frame that is not before it. As it begins half a frame earlier, what it shows
+    is at most half a frame away from the moment that the place stands for.
+    """
+    return start_time - 0.5 / fps
 
 
 def _frames_of_an_observation(sources: Sequence[FrameSource], frequency: float, n_obs_steps: int, most: int) -> int:
