@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from diffusion_policy.serving.wire import WireError, pack, unpack
+from diffusion_policy.serving.wire import WireError, keep_freed_memory, pack, unpack
 
 try:
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -68,6 +68,7 @@ class PolicyClient:
         self._ssl = ssl_context
         self._websocket: ClientConnection | None = None
         self._metadata: dict[str, Any] = {}
+        keep_freed_memory()
         self._connect(time.monotonic() + connect_timeout)
 
     def get_server_metadata(self) -> dict[str, Any]:

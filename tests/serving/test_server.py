@@ -21,6 +21,7 @@ from websockets.sync.client import connect
 
 from diffusion_policy.policy.policy_loading import load_policy
 from diffusion_policy.serving.client import PolicyClient
+from diffusion_policy.serving.images import unit_scaled
 from diffusion_policy.serving.observations import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 
@@ -52,7 +53,7 @@ def get(server, path):
 def in_this_process(checkpoint, obs, seed):
     policy, cfg = load_policy(checkpoint, "cpu")
     seen = ObservationReader(PolicySpec.of(policy, cfg), 10**7).read(obs)
-    batch = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
+    batch = {key: torch.from_numpy(unit_scaled(value))[None] for key, value in seen.items()}
     return policy.predict_action(batch, [torch.Generator().manual_seed(seed)])["action"][0].numpy()
 
 
