@@ -31,7 +31,7 @@ from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.policy.policy_loading import load_policy
 from diffusion_policy.serving.client import PolicyClient
 from diffusion_policy.serving.images import unit_scaled
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 from diffusion_policy.serving.remote_policy import RemotePolicy
 

@@ -1,7 +1,6 @@
 """A policy that answers several clients at once, in batches where these are faster."""
 
 import logging
-import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion_policy.policy.base_policy import BasePolicy
-from diffusion_policy.serving.observations import stack
+from diffusion_policy.serving.observation_reader import stack
 from diffusion_policy.serving.policy_spec import PolicySpec
 
 logger = logging.getLogger(__name__)
@@ -137,7 +136,7 @@ class InferenceEngine:
             start = time.perf_counter()
             self.predict([Query(obs, EpisodeState()) for _ in range(size)])
             times.append(time.perf_counter() - start)
-        return statistics.median(times[1:])
+        return min(times[1:])
 
 
 def is_device_error(error: BaseException) -> bool:

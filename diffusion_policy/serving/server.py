@@ -17,7 +17,7 @@ from diffusion_policy.serving.endpoints import SPARE_CONNECTIONS, BoundedConnect
 from diffusion_policy.serving.engine import InferenceEngine
 from diffusion_policy.serving.limits import Limits
 from diffusion_policy.serving.metrics import Metrics
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 from diffusion_policy.serving.request_handler import RequestHandler
 from diffusion_policy.serving.session import Session

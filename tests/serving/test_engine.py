@@ -17,7 +17,7 @@ from diffusion_policy.serving.batcher import Batcher
 from diffusion_policy.serving.engine import DeviceError, EpisodeState, InferenceEngine, Query, is_device_error
 from diffusion_policy.serving.images import unit_scaled
 from diffusion_policy.serving.metrics import Metrics
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 
 TOLERANCE = 1e-4  # of float32 in batches of other sizes; actions are of the order of 1

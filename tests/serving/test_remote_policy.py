@@ -9,7 +9,7 @@ from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.env_runner.pusht_keypoints_runner import PushTKeypointsRunner
 from diffusion_policy.serving.client import PolicyClient
 from diffusion_policy.serving.images import unit_scaled
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 from diffusion_policy.serving.remote_policy import RemotePolicy
 

@@ -22,7 +22,7 @@ from websockets.sync.client import connect
 from diffusion_policy.policy.policy_loading import load_policy
 from diffusion_policy.serving.client import PolicyClient
 from diffusion_policy.serving.images import unit_scaled
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 
 TOLERANCE = 1e-4  # of float32 in batches of other sizes; actions are of the order of 1

@@ -7,7 +7,7 @@ from tiny_policies import SHAPE_META, observation
 
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.serving.limits import RequestError
-from diffusion_policy.serving.observations import History, ObservationReader
+from diffusion_policy.serving.observation_reader import History, ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 
 META = ShapeMeta.parse(SHAPE_META)
