@@ -130,16 +130,17 @@ class PolicyClient:
         try:
             return self._exchange(self._connect(deadline), packed, deadline)
         except ConnectionClosed as error:
-            self._abandon()
             raise ConnectionError(f"{self.uri} closed the connection: {error}") from error
 
     def _exchange(self, websocket: ClientConnection, packed: bytes, deadline: float) -> dict[str, Any]:
         try:
             websocket.send(packed)
             reply = websocket.recv(max(deadline - time.monotonic(), 0))
-        except TimeoutError:
+        except BaseException as error:
             self._abandon()  # what comes now would be taken for the answer to the next request
-            raise TimeoutError(f"{self.uri} gave no answer within {self.timeout:g} s") from None
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"{self.uri} gave no answer within {self.timeout:g} s") from None
+            raise
         if isinstance(reply, str):
             raise PolicyServerError(reply)
         return _read(reply)
