@@ -35,11 +35,11 @@ class ObservationReader:
         Raises:
             RequestError: naming the key, what was given and what was expected.
         """
-        obs = {}
-        for key, value in self._by_key(request).items():
+        given, obs = self._by_key(request), {}
+        for key in self._spec.meta.obs:  # in one order: another one would have a GPU's graph captured anew
             read = self._camera if key in self._cameras else self._sensor
             try:
-                obs[key] = read(key, value)
+                obs[key] = read(key, given[key])
             except RequestError as error:
                 raise RequestError(f"{key}: {error}") from None
         lengths = {key: len(value) for key, value in obs.items()}

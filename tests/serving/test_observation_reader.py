@@ -39,6 +39,11 @@ def test_a_single_step_by_the_policys_keys():
     }
 
 
+def test_the_order_of_keys_is_the_policys():
+    shuffled = dict(reversed(observation(0).items()))
+    assert list(reader().read(shuffled)) == ["camera_1", "camera_3", "robot_eef_pose"]
+
+
 def test_short_names_are_cameras_in_order_and_the_state():
     own = observation(0)
     short = {
