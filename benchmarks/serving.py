@@ -30,7 +30,8 @@ from diffusion_policy.env_runner.pusht_keypoints_runner import PushTKeypointsRun
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.policy.policy_loading import load_policy
 from diffusion_policy.serving.client import PolicyClient
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.images import unit_scaled
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 from diffusion_policy.serving.remote_policy import RemotePolicy
 
@@ -146,7 +147,8 @@ def benchmark(checkpoint: Path, clients: list[int], requests: int) -> None:
 
     def seen() -> dict[str, torch.Tensor]:
         frames = reader.read(obs)
-        return {key: torch.from_numpy(np.concatenate([value, value]))[None].to(DEVICE) for key, value in frames.items()}
+        twice = {key: unit_scaled(np.concatenate([value, value])) for key, value in frames.items()}
+        return {key: torch.from_numpy(value)[None].to(DEVICE) for key, value in twice.items()}
 
     def predict(obs_dict: dict[str, torch.Tensor]) -> torch.Tensor:
         return policy.predict_action(obs_dict, generator)["action"].cpu()

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from diffusion_policy.serving.wire import WireError, pack, unpack
+from diffusion_policy.serving.wire import WireError, keep_freed_memory, pack, unpack
 
 try:
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
@@ -68,6 +68,7 @@ class PolicyClient:
         self._ssl = ssl_context
         self._websocket: ClientConnection | None = None
         self._metadata: dict[str, Any] = {}
+        keep_freed_memory()
         self._connect(time.monotonic() + connect_timeout)
 
     def get_server_metadata(self) -> dict[str, Any]:
@@ -129,16 +130,17 @@ class PolicyClient:
         try:
             return self._exchange(self._connect(deadline), packed, deadline)
         except ConnectionClosed as error:
-            self._abandon()
             raise ConnectionError(f"{self.uri} closed the connection: {error}") from error
 
     def _exchange(self, websocket: ClientConnection, packed: bytes, deadline: float) -> dict[str, Any]:
         try:
             websocket.send(packed)
             reply = websocket.recv(max(deadline - time.monotonic(), 0))
-        except TimeoutError:
+        except BaseException as error:
             self._abandon()  # what comes now would be taken for the answer to the next request
-            raise TimeoutError(f"{self.uri} gave no answer within {self.timeout:g} s") from None
+            if isinstance(error, TimeoutError):
+                raise TimeoutError(f"{self.uri} gave no answer within {self.timeout:g} s") from None
+            raise
         if isinstance(reply, str):
             raise PolicyServerError(reply)
         return _read(reply)

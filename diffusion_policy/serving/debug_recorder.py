@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.common.atomic_file import atomic_path
-from diffusion_policy.serving.observations import Obs
+from diffusion_policy.serving.observation_reader import Obs
 from diffusion_policy.serving.wire import WireError, unpack
 
 logger = logging.getLogger(__name__)

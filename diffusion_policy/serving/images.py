@@ -45,7 +45,7 @@ def check_pixels(size: Sequence[int], max_pixels: int) -> None:
 
 
 def as_trained(image: np.ndarray, shape: tuple[int, ...], max_pixels: int) -> np.ndarray:
-    """What of an image `(H, W, C)` uint8 a policy sees: its middle, `shape` `(C, h, w)`, float32 in [0, 1].
+    """What of an image `(H, W, C)` uint8 a policy sees: its middle, of `shape` `(C, h, w)`, uint8 still.
 
     It is resized, keeping its proportions, to cover the height and width that the policy wants, and cut to them.
 
@@ -63,4 +63,9 @@ def as_trained(image: np.ndarray, shape: tuple[int, ...], max_pixels: int) -> np
         scale = max(height / given_height, width / given_width)
         check_pixels((round(given_height * scale), round(given_width * scale)), max_pixels)
         image = get_image_transform((given_width, given_height), (width, height))(image)
-    return np.ascontiguousarray(np.moveaxis(image, -1, 0), np.float32) / 255
+    return np.stack(cv2.split(image))
+
+
+def unit_scaled(values: np.ndarray) -> np.ndarray:
+    """Images of bytes as float32 in [0, 1]; others as they are."""
+    return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values

@@ -73,7 +73,8 @@ def _page(path: Path) -> Page:
         for i, step in enumerate(array):
             title = f"{name}, step {i + 1} of {len(array)}"
             if step.ndim == 3:
-                page.seen.append(parts.picture(title, step))
+                is_bytes = step.dtype == np.uint8
+                page.seen.append(parts.picture(title, np.moveaxis(step, 0, -1) if is_bytes else step))
             else:
                 page.numbers.append(parts.numbers(title, step, meta["ranges"].get(name)))
     return page

@@ -13,7 +13,7 @@ from diffusion_policy.serving.debug_recorder import DebugRecorder, Record
 from diffusion_policy.serving.engine import DeviceError, Query
 from diffusion_policy.serving.limits import RequestError
 from diffusion_policy.serving.metrics import Metrics
-from diffusion_policy.serving.observations import Obs
+from diffusion_policy.serving.observation_reader import Obs
 from diffusion_policy.serving.session import Session
 from diffusion_policy.serving.wire import WireError, pack
 

@@ -17,11 +17,11 @@ from diffusion_policy.serving.endpoints import SPARE_CONNECTIONS, BoundedConnect
 from diffusion_policy.serving.engine import InferenceEngine
 from diffusion_policy.serving.limits import Limits
 from diffusion_policy.serving.metrics import Metrics
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 from diffusion_policy.serving.request_handler import RequestHandler
 from diffusion_policy.serving.session import Session
-from diffusion_policy.serving.wire import pack
+from diffusion_policy.serving.wire import keep_freed_memory, pack
 
 try:
     from websockets.asyncio.server import Server, ServerConnection, serve
@@ -89,6 +89,7 @@ class PolicyServer:
         Raises:
             DeviceError: the GPU failed.
         """
+        keep_freed_memory()
         loop = asyncio.get_running_loop()
 
         def fail(error: BaseException) -> None:

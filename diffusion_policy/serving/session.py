@@ -6,7 +6,7 @@ import numpy as np
 
 from diffusion_policy.serving.engine import EpisodeState
 from diffusion_policy.serving.limits import RateLimit, RequestError
-from diffusion_policy.serving.observations import History, Obs, ObservationReader
+from diffusion_policy.serving.observation_reader import History, Obs, ObservationReader
 from diffusion_policy.serving.wire import unpack
 
 RESET, SEED = "reset", "seed"

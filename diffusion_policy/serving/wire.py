@@ -24,6 +24,7 @@ MAX_DIMS = 8
 MAX_CONTAINERS = 512
 MAX_ENTRIES = 256
 MAX_TEXT_BYTES = 4096
+KEPT_BYTES = 24 << 20
 
 
 class WireError(ValueError):
@@ -63,6 +64,15 @@ def unpack(data: bytes) -> Any:
     except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
         reason = str(error) or type(error).__name__
         raise WireError(f"the message of {len(data)} bytes cannot be read: {reason}") from None
+
+
+def keep_freed_memory() -> None:
+    """Lets the C library keep the memory of messages for the next ones.
+
+    glibc gives back to the system what is larger than anything that was freed before. Fetching it again, page by page,
+    takes longer than all else that happens to images on their way.
+    """
+    bytearray(KEPT_BYTES)  # allocated and freed
 
 
 class _Counter:

@@ -15,8 +15,9 @@ from diffusion_policy.policy.policy_loading import load_policy
 from diffusion_policy.policy.robomimic_lowdim_policy import RobomimicLowdimPolicy
 from diffusion_policy.serving.batcher import Batcher
 from diffusion_policy.serving.engine import DeviceError, EpisodeState, InferenceEngine, Query, is_device_error
+from diffusion_policy.serving.images import unit_scaled
 from diffusion_policy.serving.metrics import Metrics
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 
 TOLERANCE = 1e-4  # of float32 in batches of other sizes; actions are of the order of 1
@@ -40,7 +41,7 @@ def queries(spec, n):
 def test_one_client_gets_what_the_policy_says(loaded):
     policy, spec = loaded
     (query,) = queries(spec, 1)
-    obs = {key: torch.from_numpy(value)[None] for key, value in query.obs.items()}
+    obs = {key: torch.from_numpy(unit_scaled(value))[None] for key, value in query.obs.items()}
     expected = policy.predict_action(obs, [torch.Generator().manual_seed(0)])["action"][0].numpy()
     assert np.array_equal(InferenceEngine(policy, spec, 1).predict([query])[0], expected)
 
@@ -53,6 +54,9 @@ def test_batches_are_what_each_would_get_alone(loaded):
     assert len(together) == 5
     np.testing.assert_allclose(together, alone, rtol=0, atol=TOLERANCE)
     assert np.abs(alone[0] - alone[1]).max() > 0.01
+    mixed = queries(loaded[1], 2)
+    mixed[1].obs = {key: unit_scaled(value) for key, value in mixed[1].obs.items()}
+    np.testing.assert_allclose(engine.predict(mixed), alone[:2], rtol=0, atol=TOLERANCE)
 
 
 def test_clients_are_answered_together_where_that_is_faster(loaded):

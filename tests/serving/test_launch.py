@@ -22,7 +22,7 @@ from diffusion_policy.serving.client import PolicyClient, PolicyServerError
 from diffusion_policy.serving.engine import EpisodeState, InferenceEngine, Query
 from diffusion_policy.serving.inspect import write_page
 from diffusion_policy.serving.launch import ServeOptions, bind
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 
 KEY = "a key of 26 letters & more"

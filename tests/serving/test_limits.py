@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from tiny_policies import observation, served
+from tiny_policies import observation, served, served_engine
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
@@ -99,13 +99,40 @@ class Slow:
         return {"action": torch.zeros(len(generator), 1, 1)}
 
 
+class Verbose(Slow):
+    """A policy whose answers fill every buffer on their way."""
+
+    def predict_action(self, obs_dict, generator):
+        return {"action": torch.zeros(1, 500_000, 1)}
+
+
+def engine_of(policy):
+    spec = PolicySpec.of(policy, {"policy": {}, "obs_dim": 1, "action_dim": 1})
+    engine = InferenceEngine(policy, spec, 1)
+    engine.seconds = {1: 0.1}
+    return engine, spec
+
+
+def test_who_takes_no_answers_is_cut_off_and_others_served(caplog):
+    with served_engine(*engine_of(Verbose()), Limits(send_timeout=0.3)) as port:
+        sock = socket.create_connection(("127.0.0.1", port))
+        deaf = connect(f"ws://127.0.0.1:{port}", sock=sock, max_queue=1, max_size=None, compression=None)
+        deaf.recv()
+        with contextlib.suppress(ConnectionClosed):
+            for _ in range(20):
+                deaf.send(pack({"obs": np.zeros(1)}))
+        with PolicyClient("127.0.0.1", port) as client:
+            for _ in range(20):
+                assert client.infer({"obs": np.zeros(1)})["actions"].shape == (500_000, 1)
+                time.sleep(0.05)
+    assert "takes no answers and is cut off" in caplog.text
+
+
 @pytest.fixture
 def stopping():
     """A server with a request in progress and an idle client, which has been told to stop."""
     policy = Slow()
-    spec = PolicySpec.of(policy, {"policy": {}, "obs_dim": 1, "action_dim": 1})
-    engine = InferenceEngine(policy, spec, 1)
-    engine.seconds = {1: 0.1}
+    engine, spec = engine_of(policy)
     loop, sock = asyncio.new_event_loop(), socket.create_server(("127.0.0.1", 0))
     server = PolicyServer(engine, spec, {}, Limits(drain_timeout=1))
     thread = threading.Thread(target=lambda: loop.run_until_complete(server.run(sock)))

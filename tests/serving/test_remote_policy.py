@@ -8,7 +8,8 @@ from tiny_policies import ROOT, SHAPE_META, observation, served
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.env_runner.pusht_keypoints_runner import PushTKeypointsRunner
 from diffusion_policy.serving.client import PolicyClient
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.images import unit_scaled
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 from diffusion_policy.serving.remote_policy import RemotePolicy
 
@@ -33,7 +34,7 @@ def batch(image_checkpoint):
     with served(image_checkpoint, max_batch=1) as (port, policy, _):
         reader = ObservationReader(PolicySpec(ShapeMeta.parse(SHAPE_META), 1, 4, 8), 10**6)
         rows = [reader.read(observation(seed)) for seed in range(3)]
-        obs = {key: torch.from_numpy(np.stack([row[key] for row in rows])) for key in rows[0]}
+        obs = {key: torch.from_numpy(unit_scaled(np.stack([row[key] for row in rows]))) for key in rows[0]}
         remote = RemotePolicy(lambda: PolicyClient("127.0.0.1", port))
         yield obs, policy, remote
         remote.close()

@@ -21,8 +21,10 @@ from websockets.sync.client import connect
 
 from diffusion_policy.policy.policy_loading import load_policy
 from diffusion_policy.serving.client import PolicyClient
-from diffusion_policy.serving.observations import ObservationReader
+from diffusion_policy.serving.images import unit_scaled
+from diffusion_policy.serving.observation_reader import ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
+from diffusion_policy.serving.server import STOPPING
 
 TOLERANCE = 1e-4  # of float32 in batches of other sizes; actions are of the order of 1
 N_FUZZ = 10_000
@@ -33,9 +35,36 @@ def server(image_checkpoint):
     """One for all tests here; what is left of them, it survives, and SIGTERM ends it well."""
     server = ServerProcess(image_checkpoint, "--max-rate", "100000", "--max-message-mb", "8", "--max-batch", "8")
     yield server
-    code, log = server.stop()
+    endings = asking_until_the_end(server)
+    code, log = server.wait()
     assert code == 0, log
     assert "Traceback" not in log
+    assert set(endings) == {1001}, endings
+
+
+def asking_until_the_end(server):
+    """Close codes of clients that ask on and on while the server gets SIGTERM; every request of theirs is answered."""
+
+    def ask():
+        connection = websocket(server)
+        is_asking.wait()
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                connection.send(request)
+                reply = connection.recv(30)
+                assert not isinstance(reply, str) or reply == STOPPING
+        endings.append(connection.close_code)
+
+    request, endings, is_asking = openpi_pack(observation(0)), [], threading.Barrier(5)
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    is_asking.wait()
+    time.sleep(0.1)
+    server.process.send_signal(signal.SIGTERM)
+    for thread in threads:
+        thread.join()
+    return endings if len(endings) == 4 else []
 
 
 @pytest.fixture
@@ -52,7 +81,7 @@ def get(server, path):
 def in_this_process(checkpoint, obs, seed):
     policy, cfg = load_policy(checkpoint, "cpu")
     seen = ObservationReader(PolicySpec.of(policy, cfg), 10**7).read(obs)
-    batch = {key: torch.from_numpy(value)[None] for key, value in seen.items()}
+    batch = {key: torch.from_numpy(unit_scaled(value))[None] for key, value in seen.items()}
     return policy.predict_action(batch, [torch.Generator().manual_seed(seed)])["action"][0].numpy()
 
 

@@ -1,12 +1,12 @@
 """Requests' observations, checked, as the arrays that a policy sees."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from diffusion_policy.serving.images import as_trained, decode_jpeg
+from diffusion_policy.serving.images import as_trained, decode_jpeg, unit_scaled
 from diffusion_policy.serving.limits import RequestError
 from diffusion_policy.serving.policy_spec import PolicySpec
 
@@ -27,16 +27,19 @@ class ObservationReader:
         self._cameras = set(spec.meta.rgb_keys)
 
     def read(self, request: Mapping[str, Any]) -> Obs:
-        """Observations by the policy's keys: `(1, ...)` float32 of single ones, `(To, ...)` of stacked ones.
+        """Observations by the policy's keys: `(1, ...)` of single ones, `(To, ...)` of stacked ones.
+
+        Sensors are float32. Images `(., C, h, w)` are of the size that the policy sees; they stay bytes, which move
+        faster, unless they came as float32.
 
         Raises:
             RequestError: naming the key, what was given and what was expected.
         """
-        obs = {}
-        for key, value in self._by_key(request).items():
+        given, obs = self._by_key(request), {}
+        for key in self._spec.meta.obs:  # in one order: another one would have a GPU's graph captured anew
             read = self._camera if key in self._cameras else self._sensor
             try:
-                obs[key] = read(key, value)
+                obs[key] = read(key, given[key])
             except RequestError as error:
                 raise RequestError(f"{key}: {error}") from None
         lengths = {key: len(value) for key, value in obs.items()}
@@ -82,7 +85,8 @@ class ObservationReader:
                 f"{_described(value)}, expected an image (H, W, {shape[0]}) uint8, JPEG bytes, or {shape} float32 in "
                 f"[0, 1]; or {self._spec.n_obs_steps} of them"
             )
-        return np.stack([self._image(image, shape) for image in images])
+        seen = [self._image(image, shape) for image in images]
+        return np.stack(seen) if len(seen) > 1 else seen[0][None]
 
     def _image(self, image: np.ndarray | bytes, shape: tuple[int, ...]) -> np.ndarray:
         pixels = decode_jpeg(image, self._max_pixels) if isinstance(image, bytes) else image
@@ -139,7 +143,12 @@ class History:
             return obs
         missing = self._n_obs_steps - len(self._steps)
         steps = [self._steps[0]] * missing + list(self._steps)
-        return {key: np.stack([step[key] for step in steps]) for key in obs}
+        return {key: stack([step[key] for step in steps]) for key in obs}
+
+
+def stack(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Stacks arrays of equal shape; if some are images of bytes and some of float32, all become float32."""
+    return np.stack(rows if len({row.dtype for row in rows}) == 1 else [unit_scaled(row) for row in rows])
 
 
 def _is_image(value: Any) -> bool:

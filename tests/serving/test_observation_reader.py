@@ -7,7 +7,7 @@ from tiny_policies import SHAPE_META, observation
 
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.serving.limits import RequestError
-from diffusion_policy.serving.observations import History, ObservationReader
+from diffusion_policy.serving.observation_reader import History, ObservationReader
 from diffusion_policy.serving.policy_spec import PolicySpec
 
 META = ShapeMeta.parse(SHAPE_META)
@@ -32,7 +32,16 @@ def test_a_single_step_by_the_policys_keys():
         "camera_3": (1, 3, 24, 32),
         "robot_eef_pose": (1, 2),
     }
-    assert all(value.dtype == np.float32 and value.flags.c_contiguous for value in obs.values())
+    assert {key: value.dtype for key, value in obs.items()} == {
+        "camera_1": np.uint8,
+        "camera_3": np.uint8,
+        "robot_eef_pose": np.float32,
+    }
+
+
+def test_the_order_of_keys_is_the_policys():
+    shuffled = dict(reversed(observation(0).items()))
+    assert list(reader().read(shuffled)) == ["camera_1", "camera_3", "robot_eef_pose"]
 
 
 def test_short_names_are_cameras_in_order_and_the_state():
@@ -142,3 +151,11 @@ def test_history_is_that_of_training():
     assert seen(history.add(step(5))) == [5, 5, 5]
     assert seen(history.add({"state": np.array([[6, 6], [7, 7], [8, 8]])})) == [6, 7, 8]
     assert seen(history.add(step(9))) == [7, 8, 9]
+
+
+def test_bytes_and_finished_images_of_one_episode_become_one():
+    history = History(2)
+    history.add({"camera": np.full((1, 3, 2, 2), 51, np.uint8)})
+    both = history.add({"camera": np.full((1, 3, 2, 2), 0.4, np.float32)})["camera"]
+    assert both.dtype == np.float32
+    assert both[:, 0, 0, 0].tolist() == [np.float32(51) / 255, np.float32(0.4)]
