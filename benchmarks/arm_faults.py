@@ -60,7 +60,7 @@ def moving_arm() -> Iterator[Rig]:
     log = MotionLog()
     with (
         SimulatedUR(on_tick=log, unlock_delay=0.2) as robot,
-        RTDEInterpolationController(None, robot.host, max_pos_speed=SPEED) as controller,
+        RTDEInterpolationController(None, robot.host, max_pos_speed=SPEED, soft_real_time=True) as controller,
     ):
         move(controller)
         time.sleep(MOVING_FOR)
@@ -119,7 +119,7 @@ PROGRAM_FAULTS = {
 
 
 def main() -> None:
-    with RTDEInterpolationController(None, sys.argv[1], max_pos_speed=SPEED) as controller:
+    with RTDEInterpolationController(None, sys.argv[1], max_pos_speed=SPEED, soft_real_time=True) as controller:
         move(controller)
         sys.stdout.write(f"{controller.pid}\n")
         sys.stdout.flush()

@@ -15,7 +15,7 @@ from diffusion_policy.shared_memory.shared_memory_util import SharedAtomicCounte
 
 
 class Command(Enum):
-    """What the arm's process can be told."""
+    """What the arm's process can be told; STOP goes by `ArmChannels.stop_requested`, which no queue delays."""
 
     STOP = 0
     SERVOL = 1
@@ -44,6 +44,7 @@ class ArmChannels:
             put_desired_frequency=frequency,
         )
         self.report = FaultReport()
+        self.stop_requested = SharedAtomicCounter(None)
         self.last_cycle = SharedAtomicCounter(None)
         self.n_recoveries = SharedAtomicCounter(None)
 

@@ -1,5 +1,6 @@
 """The process that drives the arm: from connecting to the last word on why it ended."""
 
+import gc
 import logging
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import NoReturn
 from diffusion_policy.real_world.arm_channels import ArmChannels
 from diffusion_policy.real_world.motion_limits import MotionLimits
 from diffusion_policy.real_world.parent_watch import ParentWatch, die_with_parent
+from diffusion_policy.real_world.real_time import run_in_real_time
 from diffusion_policy.real_world.robot_fault import FaultKind, RobotFaultError
 from diffusion_policy.real_world.servo_loop import ServoLoop
 from diffusion_policy.real_world.ur_connection import URConnection
@@ -21,14 +23,19 @@ logger = logging.getLogger(__name__)
 def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels, parent_pid: int) -> NoReturn:
     """Runs until it is told to end, the parent dies, a signal comes or the robot needs help; stops the arm; ends the
     process."""
+    gc.freeze()  # a search for garbage in all that the parent has loaded takes longer than a cycle
     signals: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: signals.append(number))
     parent = ParentWatch(parent_pid)
+
+    def must_end() -> bool:
+        return bool(signals) or channels.stop_requested.load() > 0 or not parent.is_alive()
+
     code = 1
     try:
         connection = _connect(settings)
-        _drive(connection, settings, limits, channels, lambda: bool(signals) or not parent.is_alive())
+        _drive(connection, settings, limits, channels, must_end)
         if not parent.is_alive():
             raise RobotFaultError(FaultKind.PARENT_DIED)
         if signals:
@@ -47,21 +54,14 @@ def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels,
 
 
 def _connect(settings: URSettings) -> URConnection:
-    if settings.soft_real_time:
-        _run_in_real_time()
+    if settings.soft_real_time and not run_in_real_time(priority=20):
+        logger.warning(
+            "soft_real_time is not allowed here: set rtprio to 20 for this user in /etc/security/limits.conf."
+        )
     die_with_parent()  # ur_rtde holds the interpreter meanwhile: nothing here could look after the parent
     connection = URConnection(settings)
     die_with_parent(False)
     return connection
-
-
-def _run_in_real_time() -> None:
-    try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(20))
-    except PermissionError:
-        logger.warning(
-            "soft_real_time needs the right to: set rtprio to 20 in /etc/security/limits.conf. Going on without."
-        )
 
 
 def _drive(

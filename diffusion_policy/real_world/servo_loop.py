@@ -28,7 +28,7 @@ class ServoLoop:
         frequency: of the cycles (Hz).
         limits: that every command keeps.
         channels: to the process that gives commands.
-        must_end: whether to end, though no command says so; asked every cycle.
+        must_end: whether to end; asked every cycle.
     """
 
     def __init__(
@@ -46,7 +46,6 @@ class ServoLoop:
         self._must_end = must_end
         self._dt = 1 / frequency
         self._limiter = MotionLimiter(connection.pose(), self._dt, limits)
-        self._stop_requested = False
         self._trajectory, self._last_waypoint_time = self._resting()
 
     def run(self) -> None:
@@ -56,7 +55,7 @@ class ServoLoop:
             RobotFaultError: the robot is gone, or needs a human.
         """
         deadline = time.monotonic()
-        while not (self._must_end() or self._stop_requested):
+        while not self._must_end():
             self._drive()
             self._take_commands()
             deadline = self._wait(deadline)
@@ -107,8 +106,6 @@ class ServoLoop:
         speeds = {"max_pos_speed": self._limits.max_pos_speed, "max_rot_speed": self._limits.max_rot_speed}
         pose = command["target_pose"]
         match kind:
-            case Command.STOP:
-                self._stop_requested = True
             case Command.HOLD:
                 self._hold()
             case Command.RECOVER:

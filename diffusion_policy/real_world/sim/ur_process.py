@@ -1,5 +1,6 @@
 """The process of the simulated robot: a clock, the robot, its server, and a back door for tests."""
 
+import gc
 import logging
 import os
 import random
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from diffusion_policy.common.precise_sleep import precise_wait
 from diffusion_policy.real_world.parent_watch import die_with_parent
+from diffusion_policy.real_world.real_time import run_in_real_time
 from diffusion_policy.real_world.sim.ur_kinematics import matrix_to_pose
 from diffusion_policy.real_world.sim.ur_robot import UrRobot
 from diffusion_policy.real_world.sim.ur_server import UrServer
@@ -23,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 OnTick = Callable[[float, NDArray[np.float64]], None]
 
+_PRIORITY = 30  # before the processes that command it
 _MOST_TICKS_AT_ONCE = 10  # to catch up, when the machine was busy
+_LEFT_TO_OTHERS = 0.002  # s, when the machine is too slow
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class UrSimulation:
 def serve(simulation: UrSimulation, pipe: Connection) -> None:
     """Sends the address once the ports are open, or the error; then answers requests: names of methods, arguments."""
     die_with_parent()
+    gc.freeze()  # a search for garbage in all that the parent has loaded takes longer than a tick
+    run_in_real_time(_PRIORITY)
     try:
         controller = _Controller(simulation)
     except OSError as error:
@@ -85,7 +91,10 @@ class _Controller:
     def tick_forever(self) -> None:
         n_ticks, due, dt = 0, time.monotonic(), self._robot.dt
         while True:
-            n_ticks, due = n_ticks + 1, max(due + dt, time.monotonic() - _MOST_TICKS_AT_ONCE * dt)
+            n_ticks, due = n_ticks + 1, due + dt
+            if due < (earliest := time.monotonic() - _MOST_TICKS_AT_ONCE * dt):
+                due = earliest
+                time.sleep(_LEFT_TO_OTHERS)
             precise_wait(due, slack_time=0)
             with self._lock:
                 self._robot.tick()
