@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from diffusion_policy.common.cv2_util import get_image_transform
 from diffusion_policy.real_world.cameras.frame_source import Frame
 from diffusion_policy.real_world.cameras.multi_camera import MultiCamera
+from diffusion_policy.real_world.real_time import run_in_real_time
 from diffusion_policy.real_world.sim.pusht_world import GOAL
 from diffusion_policy.real_world.sim.rig import SimulatedRig
 from diffusion_policy.real_world.sim.scene_renderer import LEFT, VIEWS, SceneRenderer
@@ -50,7 +52,7 @@ def recording(n_cameras: int, seconds: float, folder: Path) -> None:
     ):
         pids = {name: camera.pid for name, camera in cameras.cameras.items()} | {"robot and world": rig.robot.pid}
         time.sleep(0.5)
-        cameras.start_recording(folder, time.time())
+        cameras.start_recording(folder, time.time() + 0.2)
         before = {name: cpu_seconds(pid) for name, pid in pids.items()}
         latencies, started = [], time.monotonic()
         while time.monotonic() - started < seconds:
@@ -100,12 +102,18 @@ def _cost(name: str, step: Callable[[int], object]) -> None:
     print(f"  {name}: {1e3 * np.median(times):.2f}")
 
 
+def _real_time_is_allowed() -> bool:
+    with ProcessPoolExecutor(1) as pool:
+        return pool.submit(run_in_real_time, 1).result()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cameras", type=int, nargs="+", default=[2], help="how many, of a run each")
     parser.add_argument("--seconds", type=float, default=20)
     arguments = parser.parse_args()
-    print(f"load before: {os.getloadavg()[0]:.1f}")
+    in_real_time = "allowed" if _real_time_is_allowed() else "not allowed"
+    print(f"load before: {os.getloadavg()[0]:.1f}; real time is {in_real_time}")
     with tempfile.TemporaryDirectory() as folder:
         for n_cameras in arguments.cameras:
             recording(n_cameras, arguments.seconds, Path(folder))

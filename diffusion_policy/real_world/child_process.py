@@ -1,5 +1,6 @@
 """Processes of devices, which never outlive the one that started them."""
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -17,6 +18,7 @@ def attach_to_parent() -> None:
     The parent is the thread that started the child: start devices from one that stays.
     """
     die_with_parent()
+    gc.freeze()  # a search for garbage in all that the parent has loaded would hold the device up
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:  # it ended before
         os._exit(1)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from diffusion_policy.real_world import child_process
 from diffusion_policy.real_world.device_status import DeviceStatus
+from diffusion_policy.real_world.real_time import run_in_real_time
 from diffusion_policy.real_world.spacemouse_reader import SpaceMouseReader
 from diffusion_policy.real_world.teleop_device import MotionScale, TeleopError, z_up
 from diffusion_policy.shared_memory.shared_memory_ring_buffer import SharedMemoryRingBuffer
@@ -19,6 +20,7 @@ from diffusion_policy.shared_memory.shared_ndarray import SharedNDArray
 START_TIMEOUT = 10.0  # s
 STOP_TIMEOUT = 2.0  # s
 SILENCE = 0.5  # s without a reading
+PRIORITY = 10  # in real time, where that is allowed
 
 
 class Spacemouse(mp.Process):
@@ -119,6 +121,7 @@ class Spacemouse(mp.Process):
     def run(self) -> None:
         """The process's work."""
         child_process.attach_to_parent()
+        run_in_real_time(PRIORITY)
         try:
             with closing(SpaceMouseReader(self._n_buttons)) as reader:
                 while not self._stopping.get()[0]:

@@ -37,6 +37,7 @@ def close_window(window: str) -> None:
     protocols, delete = (connection.intern_atom(name) for name in ("WM_PROTOCOLS", "WM_DELETE_WINDOW"))
     target = connection.create_resource_object("window", int(window))
     target.send_event(ClientMessage(window=target, client_type=protocols, data=(32, [delete, 0, 0, 0, 0])))
+    connection.sync()
     connection.close()
 
 

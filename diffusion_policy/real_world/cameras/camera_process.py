@@ -18,6 +18,7 @@ from diffusion_policy.real_world.cameras.capture_loop import CaptureLoop, FrameT
 from diffusion_policy.real_world.cameras.frame_source import CameraError, FrameSource
 from diffusion_policy.real_world.device_status import DeviceStatus
 from diffusion_policy.real_world.process_calls import ProcessCalls
+from diffusion_policy.real_world.real_time import run_in_real_time
 from diffusion_policy.real_world.video_recorder import VideoRecorder
 from diffusion_policy.shared_memory.shared_memory_ring_buffer import SharedMemoryRingBuffer
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 START_TIMEOUT = 30.0  # s
 STOP_TIMEOUT = 5.0  # s
 LOG_INTERVAL = 5  # s
+PRIORITY = 10  # in real time, where that is allowed; less than the arm's
 SILENCE = 0.8  # s without a frame, and at least 5 frames' time, are a fault
 GET_TIME_BUDGET = 0.2  # s
 BURST = 2  # times the camera's rate, when it delivers what it could not when it was due
@@ -171,6 +173,7 @@ class SingleCamera(CameraControls, mp.Process):
     def run(self) -> None:
         """The process's work."""
         child_process.attach_to_parent()
+        run_in_real_time(PRIORITY)
         cv2.setNumThreads(1)
         start_time = time.time() if self.put_start_time is None else self.put_start_time
         grid = PutGrid(self._put_fps, start_time, self._put_downsample)

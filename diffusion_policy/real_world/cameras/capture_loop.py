@@ -8,6 +8,7 @@ from pathlib import Path
 
 from diffusion_policy.common.timestamp_accumulator import get_accumulate_timestamp_idxs
 from diffusion_policy.common.video_recorder import VideoRecorder
+from diffusion_policy.real_world.cameras.arrival_clock import ArrivalClock
 from diffusion_policy.real_world.cameras.frame_source import Frame, FrameSource, FrameTimeout
 from diffusion_policy.real_world.cameras.recording_thread import RecordingReport, RecordingThread
 from diffusion_policy.shared_memory.shared_memory_ring_buffer import SharedMemoryRingBuffer
@@ -70,6 +71,7 @@ class CaptureLoop:
         self._transform = transform
         self._vis_transform = vis_transform
         self._recording_transform = recording_transform
+        self._clock = ArrivalClock()
         self._recording: RecordingThread | None = None
         self._stopping = False
 
@@ -101,7 +103,7 @@ class CaptureLoop:
             self._recording.stop().result()
 
     def _put(self, frame: Frame) -> None:
-        receive_time = frame["camera_receive_timestamp"]
+        receive_time, arrival_time = frame["camera_receive_timestamp"], self._clock.time_of(frame)
         steps = self._grid.steps(receive_time)
         try:
             if steps:
@@ -113,7 +115,7 @@ class CaptureLoop:
         except TimeoutError as error:  # a burst of late frames; the next ones are put
             logger.info("camera %s: a frame was not put: %s", self._source.name, error)
         if self._recording is not None:
-            self._recording.write(frame, receive_time)
+            self._recording.write(frame, arrival_time)
 
     def _start_recording(self, path: str, start_time: float | None) -> None:
         if self._recording is not None:

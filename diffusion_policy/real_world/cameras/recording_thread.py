@@ -12,9 +12,11 @@ import numpy as np
 
 from diffusion_policy.common.video_recorder import VideoRecorder
 from diffusion_policy.real_world.cameras.frame_source import Frame
+from diffusion_policy.real_world.real_time import run_in_real_time
 
 logger = logging.getLogger(__name__)
 
+PRIORITY = 1  # in real time, where that is allowed; less than the capture's
 BACKLOG = 30  # frames that may wait for the encoder: 83 MB of 1280 x 720 px
 
 
@@ -60,7 +62,7 @@ class RecordingThread:
         threading.Thread(target=self._run, name=f"recording {path.name}", daemon=True).start()
 
     def write(self, frame: Frame, time: float) -> None:
-        """Adds a frame received at `time` (s), without waiting. It is not to be changed afterwards."""
+        """Adds a frame of `time` (s), without waiting. It is not to be changed afterwards."""
         try:
             self._queue.put_nowait((frame, time))
         except queue.Full:
@@ -72,6 +74,7 @@ class RecordingThread:
         return self._ended
 
     def _run(self) -> None:
+        run_in_real_time(PRIORITY)
         try:
             self._encode()
             self._recorder.stop()
