@@ -29,12 +29,13 @@ def start_pose(controller: RTDEInterpolationController) -> np.ndarray:
     return controller.get_state()["ActualTCPPose"]
 
 
-def wait_for_rest(robot: SimulatedUR, timeout: float = 5) -> np.ndarray:
-    deadline = time.monotonic() + timeout
-    while np.linalg.norm((state := robot.state())["tool_speed"]) > 1e-4:
-        assert time.monotonic() < deadline
+def arrives(robot: SimulatedUR, target: np.ndarray, within: float = 1e-4) -> bool:
+    deadline = time.monotonic() + 10
+    while not np.allclose(robot.state()["pose"], target, atol=within):
+        if time.monotonic() > deadline:
+            return False
         time.sleep(0.02)
-    return state["pose"]
+    return True
 
 
 def test_waypoints_are_passed_in_time() -> None:
@@ -49,10 +50,7 @@ def test_waypoints_are_passed_in_time() -> None:
         for i in range(1, 9):
             target = start + np.array([0.01 * i, -0.005 * i, 0, 0, 0, 0])
             controller.schedule_waypoint(target, begin + 0.1 * i)
-        wait_for_rest(robot, 10)
-        time.sleep(1.2)
-        end = wait_for_rest(robot)
-    np.testing.assert_allclose(end, target, atol=1e-4)
+        assert arrives(robot, target)
     times, poses = log.read()
     wanted = start[:3] + np.outer(times - monotonic_begin, [0.1, -0.05, 0])
     between = (times > monotonic_begin + 0.2) & (times < monotonic_begin + 0.7)
@@ -68,8 +66,7 @@ def test_servoL_arrives_and_keeps_the_limits_on_speed() -> None:
     ):
         target = start_pose(controller) + np.array([0, 0.1, -0.05, 0, 0, 0])
         controller.servoL(target, duration=0.05)  # would be 2.2 m/s
-        time.sleep(1.0)
-        np.testing.assert_allclose(wait_for_rest(robot), target, atol=1e-4)
+        assert arrives(robot, target)
     _, speeds = log.speeds(CB3)
     over_ticks = np.convolve(speeds, np.full(20, 1 / 20), "valid")  # two commands may come in one tick, or none
     assert 0.15 < over_ticks.max() < 0.2 * 1.15
@@ -133,13 +130,11 @@ def test_the_arm_rests_while_its_tool_is_set() -> None:
 
 
 def test_an_e_series_is_servoed_at_500_hz() -> None:
-    with SimulatedUR(e_series=True, servo_time_constant=0.01) as robot:
-        with connect(robot, frequency=500) as controller:
-            target = start_pose(controller) + np.array([0.02, 0, 0, 0, 0, 0])
-            controller.servoL(target, duration=0.2)
-            time.sleep(1)
-            times = robot.state()["command_times"]
-        np.testing.assert_allclose(wait_for_rest(robot), target, atol=2e-4)
+    with SimulatedUR(e_series=True, servo_time_constant=0.01) as robot, connect(robot, frequency=500) as controller:
+        target = start_pose(controller) + np.array([0.02, 0, 0, 0, 0, 0])
+        controller.servoL(target, duration=0.2)
+        assert arrives(robot, target, within=2e-4)
+        times = robot.state()["command_times"]
     assert 300 < (len(times) - 1) / (times[-1] - times[0]) < 550
 
 
