@@ -15,11 +15,6 @@ from diffusion_policy.real_world.recorded_dataset import open_recordings
 DISK = {"id": "blosc", "cname": "zstd", "clevel": 5, "shuffle": 2, "blocksize": 0}
 ROBOT_KEYS = {f"robot_{name}" for name in ("eef_pose", "eef_pose_vel", "joint", "joint_vel")}
 KEYS = {"timestamp", "action", "stage", *ROBOT_KEYS}
-    "timestamp",
-    "action",
-    "stage",
-    *(f"robot_{name}" for name in ("eef_pose", "eef_pose_vel", "joint", "joint_vel")),
-}
 START = 1.7e9
 
 
