@@ -1,10 +1,13 @@
 """What cameras and robot have seen, at the same moments."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from diffusion_policy.real_world.cameras.frame_source import FrameSource
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -43,3 +46,22 @@ def aligned_observation(
     rows = last_before(states["robot_receive_timestamp"], moments)
     obs |= {name: values[rows] for name, values in renamed_states(states, key_map).items()}
     return obs | {"timestamp": moments}
+
+
+def frames_of_an_observation(sources: Sequence[FrameSource], frequency: float, n_obs_steps: int, most: int) -> int:
+    """So many last frames hold one strictly before each moment, of cameras that are not in step.
+
+    Args:
+        frequency: of steps (Hz).
+        most: frames that are kept.
+
+    Raises:
+        ValueError: cameras are slower than steps, or too few frames are kept.
+    """
+    fps = min((source.fps for source in sources), default=math.inf)
+    if frequency > fps:
+        raise ValueError(f"frequency is {frequency} Hz, but cameras deliver only {fps} frames a second")
+    n_frames = math.ceil(n_obs_steps * fps / frequency) + 1 if sources else 0
+    if n_frames > most:
+        raise ValueError(f"observations need {n_frames} frames: max_obs_buffer_size is {most}, make it larger")
+    return n_frames

@@ -1,6 +1,5 @@
 """A robot arm and cameras as an environment that also records what happens in it."""
 
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -19,11 +18,15 @@ from diffusion_policy.real_world.cameras.realsense_source import RealSenseSource
 from diffusion_policy.real_world.cameras.recording_thread import RecordingReport
 from diffusion_policy.real_world.env_devices import make_cameras, make_ur_robot
 from diffusion_policy.real_world.episode_recorder import EpisodeRecorder
+from diffusion_policy.real_world.episode_videos import EpisodeVideos
 from diffusion_policy.real_world.motion_limits import MotionLimits
-from diffusion_policy.real_world.observations import Arrays, aligned_observation, renamed_states
+from diffusion_policy.real_world.observations import (
+    Arrays,
+    aligned_observation,
+    frames_of_an_observation,
+    renamed_states,
+)
 from diffusion_policy.real_world.robot import Robot
-
-log = logging.getLogger(__name__)
 
 DEFAULT_OBS_KEY_MAP = {
     # robot
@@ -123,7 +126,7 @@ class RealEnv:
             camera_sources = [RealSenseSource(each, video_capture_resolution, video_capture_fps) for each in serials]
         self.frequency, self.n_obs_steps, self.obs_key_map = frequency, n_obs_steps, dict(obs_key_map)
         self.max_pos_speed, self.max_rot_speed = max_pos_speed, max_rot_speed
-        self._n_frames = _frames_of_an_observation(camera_sources, frequency, n_obs_steps, max_obs_buffer_size)
+        self._n_frames = frames_of_an_observation(camera_sources, frequency, n_obs_steps, max_obs_buffer_size)
         self.recorder = EpisodeRecorder(output_dir, frequency)
         self.cameras, self._visualizer = make_cameras(
             camera_sources,
@@ -146,7 +149,7 @@ class RealEnv:
             motion_limits,
             robot_patience,
         )
-        self._capture_fps = camera_sources[0].fps
+        self._videos = EpisodeVideos(self.cameras, camera_sources[0].fps)
         self._last_frame_time = math.inf
         self._is_started = False
 
@@ -287,9 +290,7 @@ class RealEnv:
         start_time = time.time() if start_time is None else start_time
         folder = self.recorder.start(start_time)
         try:
-            self.cameras.restart_put(start_time)
-            paths = [folder / f"{i}.mp4" for i in range(self.cameras.n_cameras)]
-            self.cameras.start_recording(paths, video_start_time(start_time, self._capture_fps))
+            self._videos.start(folder, start_time)
         except BaseException:
             self.drop_episode()
             raise
@@ -300,13 +301,13 @@ class RealEnv:
             return None
         self._record_states()
         number, last_time = self.recorder.n_episodes, self._last_frame_time if self.cameras.fault else math.inf
-        videos = self._stop_recording()
+        videos = self._videos.stop()
         return SavedEpisode(number, self.recorder.end(last_time), videos)
 
     def drop_episode(self) -> int | None:
         """Drops the episode under way, or else the last one, with its videos; returns its number, if there is one."""
         if self.recorder.is_recording:
-            self._stop_recording()
+            self._videos.stop()
         return self.recorder.drop()
 
     def _record_states(self) -> Arrays:
@@ -314,33 +315,6 @@ class RealEnv:
         self.recorder.put_observations(renamed_states(states, self.obs_key_map), states["robot_receive_timestamp"])
         return states
 
-    def _stop_recording(self) -> list[RecordingReport]:
-        try:
-            return [report for report in self.cameras.stop_recording() if report is not None]
-        except Exception as error:  # the numbers, and what there is of videos, are kept
-            log.error("a video was not completed: %s", error)
-            return []
-
     def _raise_fault(self) -> None:
         if (fault := self.fault) is not None:
             raise fault
-
-
-def video_start_time(start_time: float, fps: float) -> float:
-    """When the video of an episode that begins at `start_time` has to begin (s).
-
-    Each place of a video gets the first frame that is not before it. As it begins half a frame earlier, what it shows
-    is at most half a frame away from the moment that the place stands for.
-    """
-    return start_time - 0.5 / fps
-
-
-def _frames_of_an_observation(sources: Sequence[FrameSource], frequency: float, n_obs_steps: int, most: int) -> int:
-    """Frames among which there is one strictly before each moment, of cameras that are not in step."""
-    fps = min((source.fps for source in sources), default=math.inf)
-    if frequency > fps:
-        raise ValueError(f"frequency is {frequency} Hz, but cameras deliver only {fps} frames a second")
-    n_frames = math.ceil(n_obs_steps * fps / frequency) + 1 if sources else 0
-    if n_frames > most:
-        raise ValueError(f"observations need {n_frames} frames: max_obs_buffer_size is {most}, make it larger")
-    return n_frames

@@ -14,8 +14,9 @@ from simulated_station import FPS, RESOLUTION, env_of, simulated_rig, time_to_re
 
 from diffusion_policy.real_world.cameras.frame_source import CameraError
 from diffusion_policy.real_world.cycle_clock import CycleClock
+from diffusion_policy.real_world.episode_videos import video_start_time
 from diffusion_policy.real_world.real_data_conversion import real_data_to_replay_buffer
-from diffusion_policy.real_world.real_env import RealEnv, SavedEpisode, video_start_time
+from diffusion_policy.real_world.real_env import RealEnv, SavedEpisode
 from diffusion_policy.real_world.recorded_dataset import open_recordings
 from diffusion_policy.real_world.robot_fault import RobotFaultError
 from diffusion_policy.real_world.sim.rig import SimulatedRig
@@ -199,6 +200,7 @@ def test_a_dead_camera_process_is_a_fault_and_the_episode_is_kept(rig: Simulated
 def test_a_robot_that_stops_itself_is_a_fault(rig: SimulatedRig, tmp_path: Path) -> None:
     with env_of(rig, tmp_path / "demo") as env:
         env.start_episode()
+        _move(env, 6, record=False)
         rig.robot.protective_stop()
         with pytest.raises(RobotFaultError, match="protective stop"):
             _move(env, 30, record=False)
