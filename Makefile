@@ -33,6 +33,7 @@ bench: setup  ## run every benchmark in benchmarks/, each against its baseline i
 	.venv/bin/python benchmarks/image_loading.py
 	.venv/bin/python benchmarks/checkpoints.py
 	.venv/bin/python benchmarks/checkpoint_saving.py
+	.venv/bin/python benchmarks/serving.py
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	./setup.sh lock

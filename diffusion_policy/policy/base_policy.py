@@ -39,10 +39,13 @@ class BasePolicy(ModuleAttrMixin, ABC):
 
     Attributes:
         inference_dtype: what networks compute in while predicting; `torch.bfloat16` is faster and less exact.
+        memory: what it has kept of the episode so far. Put aside and given back, it lets one policy act in several
+            episodes in turns; None at the start of one, and always of a stateless policy.
     """
 
     normalizer: LinearNormalizer
     inference_dtype: torch.dtype = torch.float32
+    memory: Any = None
 
     @abstractmethod
     def predict_action(self, obs_dict: Mapping[str, Any], generator: Generators = None) -> dict[str, Tensor]:

@@ -44,8 +44,7 @@ class BaseRobomimicPolicy(BasePolicy):
         super().__init__()
         self.nets = nn.ModuleDict({"policy": make_rnn_gmm(shape_meta, obs_type, crop_shape)})
         self.normalizer = LinearNormalizer()
-        self._state: State | None = None
-        self._n_seen = 0
+        self.memory: tuple[State, int] | None = None  # with the number of steps seen
 
     @abstractmethod
     def _observe(self, obs_dict: Mapping[str, Any], n_steps: int) -> dict[str, Tensor]:
@@ -57,8 +56,7 @@ class BaseRobomimicPolicy(BasePolicy):
 
     def reset(self) -> None:
         """Forgets the episode."""
-        self._state = None
-        self._n_seen = 0
+        self.memory = None
 
     def compute_loss(self, batch: Mapping[str, Any]) -> Tensor:
         """Negative log-likelihood of the actions.
@@ -83,14 +81,15 @@ class BaseRobomimicPolicy(BasePolicy):
             steps = ", ".join(f"{key}: {obs_dict[key].shape[1]}" for key in obs)
             raise ValueError(f"{type(self).__name__} sees one step at a time, got {steps}; set n_obs_steps=1")
         batch_size = len(next(iter(obs.values())))
-        if self._n_seen % RNN_HORIZON == 0:
-            self._state = None
-        if self._state is not None and self._state[0].shape[1] != batch_size:
+        state, n_seen = self.memory or (None, 0)
+        if n_seen % RNN_HORIZON == 0:
+            state = None
+        if state is not None and state[0].shape[1] != batch_size:
             raise ValueError(
-                f"got observations of {batch_size} episodes after those of {self._state[0].shape[1]}: call reset() "
+                f"got observations of {batch_size} episodes after those of {state[0].shape[1]}: call reset() "
                 "when other episodes start"
             )
         with self.inference_precision():
-            mixture, self._state = predict_mixture(self.nets["policy"], obs, self._state)
-        self._n_seen += 1
+            mixture, state = predict_mixture(self.nets["policy"], obs, state)
+        self.memory = (state, n_seen + 1)
         return {"action": self.normalizer["action"].unnormalize(mixture.sample(generator))}
