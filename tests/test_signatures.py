@@ -52,6 +52,7 @@ DIFFERENT = {
     "policy.robomimic_image_policy.RobomimicImagePolicy.on_epoch_end",  # trained by compute_loss, like the others
     "policy.robomimic_image_policy.RobomimicImagePolicy.train_on_batch",
     "policy.robomimic_lowdim_policy.RobomimicLowdimPolicy.train_on_batch",
+    "shared_memory.shared_ndarray.SharedNDArray.__del__",  # the memory frees itself
     "workspace.base_workspace.BaseWorkspace.save_snapshot",  # pickled code
     "workspace.base_workspace.BaseWorkspace.create_from_snapshot",
 }

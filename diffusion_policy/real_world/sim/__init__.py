@@ -1,0 +1,1 @@
+"""The hardware, simulated so that the real client libraries talk to it."""

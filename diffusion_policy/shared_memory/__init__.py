@@ -1,0 +1,1 @@
+"""Arrays, rings and queues that processes share without locks, and that no crash leaves behind."""
