@@ -1,9 +1,12 @@
 """What every test shares: where the compatibility facts and the real demonstrations are, if they are here."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from xvfb import running_xvfb
 
 # Tests run beside each other: threads that outnumber the cores would wait for each other. Set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -39,6 +42,16 @@ def real_pusht() -> Path:
 def repository() -> Path:
     """Root of this checkout, from where users run the commands."""
     return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def display() -> Iterator[str]:
+    """Name of an X display, which is also this process's $DISPLAY from now on: libraries keep the first they find."""
+    if shutil.which("Xvfb") is None or shutil.which("xdotool") is None:
+        pytest.skip("needs Xvfb and xdotool (apt install xvfb xdotool)")
+    with running_xvfb() as name:
+        os.environ["DISPLAY"] = name
+        yield name
 
 
 @pytest.fixture(scope="session")

@@ -34,13 +34,13 @@ def get_image_transform(
         enlarges = out_width > in_width
     interpolation = cv2.INTER_LINEAR if enlarges else cv2.INTER_AREA
     left, top = (size[0] - out_width) // 2, (size[1] - out_height) // 2
-    channels = slice(None, None, -1) if bgr_to_rgb else slice(None)
 
     def transform(img: Image) -> Image:
         if img.shape != (in_height, in_width, 3):
             raise ValueError(f"got an image of shape {img.shape}, expected {(in_height, in_width, 3)}")
         scaled = img if size == input_res else cv2.resize(img, size, interpolation=interpolation)
-        return scaled[top : top + out_height, left : left + out_width, channels]  # type: ignore[return-value]
+        middle = scaled[top : top + out_height, left : left + out_width]
+        return np.asarray(cv2.cvtColor(middle, cv2.COLOR_BGR2RGB) if bgr_to_rgb else middle, np.uint8)
 
     return transform
 

@@ -1,12 +1,13 @@
 """Writes frames to a video file."""
 
 from fractions import Fraction
-from math import floor
+from math import floor, isfinite
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
+
+from diffusion_policy.common.pyav import av
 
 GRID_TOLERANCE = 1e-5  # of a frame: a time this little before a grid point counts as on it
 
@@ -28,7 +29,7 @@ class VideoRecorder:
         self.codec = codec
         self.input_pix_fmt = input_pix_fmt
         self.kwargs = kwargs
-        self._video: _PartialVideo | None = None
+        self._video: VideoFile | None = None
 
     @classmethod
     def create_h264(
@@ -56,23 +57,27 @@ class VideoRecorder:
         come late or are lost.
         """
         self.stop()
-        self._video = _PartialVideo(Path(file_path), start_time)
+        self._video = self._create_file(Path(file_path), start_time)
 
-    def write_frame(self, img: np.ndarray, frame_time: float | None = None) -> None:
+    def write_frame(self, img: np.ndarray, frame_time: float | None = None) -> int:
         """Appends an image, `(H, W, 3)` uint8 for the RGB formats, H and W even for yuv420p.
 
         If recording began with a `start_time`, the image fills the grid of `1 / fps` s up to `frame_time`
         (s): it is repeated after a gap, and dropped where the grid is full.
+
+        Returns:
+            How many places of the video it took.
         """
         video = self._video
         if video is None:
             raise RuntimeError("write_frame before start: call start(file_path) first.")
         n_repeats = 1 if video.start_time is None else self._places_to_fill(video, frame_time)
         if n_repeats == 0:
-            return
+            return 0
         if video.stream is None:
             self._add_stream(video, *img.shape[:2])
-        video.write(av.VideoFrame.from_ndarray(img, format=self.input_pix_fmt), n_repeats)
+        video.write(self._to_frame(img), n_repeats)
+        return n_repeats
 
     def stop(self) -> None:
         """Completes the file; without any frame there will be none."""
@@ -86,35 +91,39 @@ class VideoRecorder:
         if video is not None:
             video.drop()
 
-    def _places_to_fill(self, video: "_PartialVideo", frame_time: float | None) -> int:
-        if frame_time is None:
-            raise ValueError("frame_time is missing: a recording with a start_time needs the time of each frame.")
+    def _create_file(self, path: Path, start_time: float | None) -> "VideoFile":
+        return PartialVideoFile(path, start_time)
+
+    def _to_frame(self, img: np.ndarray) -> av.VideoFrame:
+        return av.VideoFrame.from_ndarray(img, format=self.input_pix_fmt)
+
+    def _places_to_fill(self, video: "VideoFile", frame_time: float | None) -> int:
+        if frame_time is None or not isfinite(frame_time):
+            raise ValueError(f"frame_time is {frame_time}: a recording with a start_time needs the time of each frame.")
         place = floor((frame_time - video.start_time) * self.fps + GRID_TOLERANCE)
         return max(place + 1 - video.n_frames, 0)
 
-    def _add_stream(self, video: "_PartialVideo", height: int, width: int) -> None:
+    def _add_stream(self, video: "VideoFile", height: int, width: int) -> None:
         if self.kwargs.get("pix_fmt") == "yuv420p" and (height % 2 or width % 2):
             raise ValueError(f"Frame is {height} x {width} px, but yuv420p needs even sizes: resize or crop it.")
         rate = Fraction(self.fps).limit_denominator(65535)
         video.stream = video.container.add_stream(self.codec, rate=rate, width=width, height=height, **self.kwargs)
 
 
-class _PartialVideo:
-    """A file being written under a temporary name beside its own."""
+class VideoFile:
+    """A video being written, and what its container's format is told by `options`."""
 
-    def __init__(self, path: Path, start_time: float | None) -> None:
+    def __init__(self, path: Path, start_time: float | None, options: dict[str, str]) -> None:
         if not path.parent.is_dir():
             raise FileNotFoundError(f"There is no folder {path.parent} to record {path.name} in.")
         self.path = path
-        self.partial_path = path.with_name(f"{path.stem}.part{path.suffix}")
-        # faststart: a browser can play the file while it loads
-        options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
-        self.container = av.open(str(self.partial_path), mode="w", options=options)
+        self.container = av.open(str(path), mode="w", options=options if path.suffix == ".mp4" else {})
         self.stream: Any = None
         self.start_time: Any = start_time
         self.n_frames = 0
 
     def write(self, frame: av.VideoFrame, n_repeats: int) -> None:
+        """Appends `frame` as often as asked."""
         size = (self.stream.height, self.stream.width)
         if (frame.height, frame.width) != size:
             given = (frame.height, frame.width)
@@ -126,16 +135,34 @@ class _PartialVideo:
             self.n_frames += 1
 
     def finish(self) -> None:
+        """Writes what the encoder still holds and closes the file, or removes it if it has no frame."""
         if self.n_frames == 0:
             self.drop()
             return
         try:
             self.container.mux(self.stream.encode())
-            self.container.close()
-            self.partial_path.replace(self.path)
         finally:
-            self.drop()
+            self.container.close()
 
     def drop(self) -> None:
+        """Removes the file."""
         self.container.close()
-        self.partial_path.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+class PartialVideoFile(VideoFile):
+    """A video written under a temporary name beside its own."""
+
+    def __init__(self, path: Path, start_time: float | None) -> None:
+        self.final_path = path
+        # faststart: a browser can play the file while it loads
+        super().__init__(path.with_name(f"{path.stem}.part{path.suffix}"), start_time, {"movflags": "faststart"})
+
+    def finish(self) -> None:
+        """Completes the file, which then takes its name."""
+        try:
+            super().finish()
+            if self.n_frames > 0:
+                self.path.replace(self.final_path)
+        finally:
+            self.drop()

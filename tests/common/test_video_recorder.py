@@ -2,10 +2,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
+from diffusion_policy.common.pyav import av
 from diffusion_policy.common.video_recorder import VideoRecorder
 
 

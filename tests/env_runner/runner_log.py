@@ -2,7 +2,7 @@
 
 from typing import Any
 
-import av
+from diffusion_policy.common.pyav import av
 
 
 def scores(log: dict[str, Any]) -> dict[str, float]:

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import av
 import gymnasium
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from runner_log import scores
 from torch import Tensor
 from walk_runner import MAX_STEPS, Policy, WalkRunner, constant, processes_of
 
+from diffusion_policy.common.pyav import av
 from diffusion_policy.env_runner.episode import Episode
 
 

@@ -1,12 +1,12 @@
 from pathlib import Path
 from typing import Any
 
-import av
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
 
+from diffusion_policy.common.pyav import av
 from diffusion_policy.gym_util.video_recording_wrapper import VideoRecorder, VideoRecordingWrapper
 
 

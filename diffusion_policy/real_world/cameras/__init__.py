@@ -1,0 +1,1 @@
+"""Cameras: what they deliver (`frame_source`), each in a process of its own (`camera_process`)."""
