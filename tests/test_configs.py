@@ -12,10 +12,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from diffusion_policy.common.config import register_resolvers
+from diffusion_policy.common.shape_meta import ShapeMeta
 
 CONFIG_DIR = Path(__file__).resolve().parents[1] / "diffusion_policy" / "config"
-CONFIGS = sorted(path.stem for path in CONFIG_DIR.glob("train_*.yaml"))
-OWN_TASKS = {"gym_lowdim"}
+FRANKA, PEG_IN_HOLE = "train_diffusion_unet_franka_image_workspace", "franka_peg_in_hole_image"
+OWN_TASKS = {"gym_lowdim", "sim_pusht_image", PEG_IN_HOLE}
+CONFIGS = sorted({path.stem for path in CONFIG_DIR.glob("train_*.yaml")} - {FRANKA})
 TASKS = sorted({path.stem for path in CONFIG_DIR.glob("task/*.yaml")} - OWN_TASKS)
 IMAGE_TASKS = [task for task in TASKS if "lowdim" not in task]
 TOP_LEVEL = ["name", "task_name", "horizon", "n_obs_steps", "n_action_steps", "obs_dim", "action_dim", "keypoint_dim"]
@@ -229,6 +231,22 @@ def test_overrides_reach_what_depends_on_them_with_images(task):
     assert cfg.task.dataset.pad_before == 2
     for section in (cfg.policy, cfg.policy.obs_encoder, cfg.task.dataset, cfg):
         assert section.shape_meta.obs.extra.shape == [7]
+
+
+def test_franka_sees_one_step_of_three_cameras():
+    cfg = compose(FRANKA)
+    assert (cfg.task_name, cfg.n_obs_steps, cfg.policy.n_obs_steps, cfg.task.dataset.pad_before) == (
+        PEG_IN_HOLE,
+        1,
+        1,
+        0,
+    )
+    meta = ShapeMeta.parse(OmegaConf.to_container(cfg.shape_meta, resolve=True))
+    assert meta.obs == {**{f"camera_{i}": (3, 480, 640) for i in range(3)}, "robot_eef_pose": (7,)}
+    assert meta.action_dim == 7
+    assert cfg.policy.obs_encoder.resize_shape == [240, 320]
+    assert cfg._target_.endswith("TrainDiffusionUnetImageWorkspace")
+    assert cfg.policy.noise_scheduler._target_.endswith("DDIMScheduler")
 
 
 @pytest.mark.parametrize("task", ["can_image", "can_lowdim_abs"])

@@ -30,12 +30,15 @@ _TRANSFORMER = ["n_layer=1", "n_head=2", "n_emb=8"]
 _SEARCH = ["train_n_neg=4", "pred_n_iter=2", "pred_n_samples=8"]
 _BINS = ["action_ae.num_bins=4", "state_prior.n_layer=1", "state_prior.n_head=2", "state_prior.n_embd=8"]
 
+_SMALLER = ["policy.obs_encoder.resize_shape=[96,96]", "policy.obs_encoder.crop_shape=[84,84]"]
+
 # What configs ask for whose names contain the key.
 _SPECIAL = {
     # Crops of the robot's images are larger than the images of Push-T.
     "real_hybrid": ["policy.crop_shape=[84,84]"],
     "robomimic_real": ["policy.crop_shape=[84,84]"],
-    "unet_real_image": ["policy.obs_encoder.resize_shape=[96,96]", "policy.obs_encoder.crop_shape=[84,84]"],
+    "unet_franka_image": _SMALLER,
+    "unet_real_image": _SMALLER,
     # Checkpoints are chosen by what is sampled.
     "ibc_dfo_real": ["training.sample_every=1"],
     # Nothing is downloaded.

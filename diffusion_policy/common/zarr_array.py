@@ -17,7 +17,7 @@ from zipfile import BadZipFile
 import numpy as np
 import zarr
 from numcodecs.abc import Codec
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
@@ -112,6 +112,17 @@ def read_array(array: Array, rows: slice | EllipsisType = ...) -> np.ndarray:
             f"cannot read array {array.path} of {array.store}: {error}. The dataset is damaged: fetch or "
             "convert it again"
         ) from error
+
+
+def written_chunks(array: ZarrArray) -> NDArray[np.bool_]:
+    """Which chunks along the first axis are stored, of an array that has one along each other axis.
+
+    A chunk of nothing but the fill value, which zarr does not store, counts as not written.
+    """
+    stored = set(sync(_keys_of(array)))
+    n_chunks = -(-array.shape[0] // array.chunks[0])
+    names = [array.metadata.encode_chunk_key((i, *[0] * (array.ndim - 1))) for i in range(n_chunks)]
+    return np.array([f"{array.path}/{name}" in stored for name in names], dtype=bool)
 
 
 def with_length(array: ZarrArray, length: int) -> ZarrArray:
@@ -267,6 +278,10 @@ def _move_into_place(group: zarr.Group, temporary: str, name: str) -> None:
     delete_array(group, name)
     sync(_copy_encoded(get_array(group, temporary), group.store_path / name))
     delete_array(group, temporary)
+
+
+async def _keys_of(array: ZarrArray) -> list[str]:
+    return [key async for key in array.store.list_prefix(f"{array.path}/")]
 
 
 async def _delete(path: StorePath) -> None:

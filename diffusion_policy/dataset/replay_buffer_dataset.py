@@ -28,8 +28,11 @@ class ReplayBufferDataset(BaseDataset):
         pad_after: steps that a window may end after its episode (the last step is repeated).
         seed: of the choice of episodes.
         val_ratio: share of the episodes kept for validation.
-        max_train_episodes: at most so many of the others are trained on; the rest is validation too.
+        max_train_episodes: at most so many of the others are trained on.
     """
+
+    validates_on_the_rest = True
+    """Whether what `max_train_episodes` leaves is validation too."""
 
     action_key = "action"
     """Array of the replay buffer with the actions `(N, Da)`."""
@@ -50,6 +53,7 @@ class ReplayBufferDataset(BaseDataset):
         self.horizon, self.pad_before, self.pad_after = horizon, pad_before, pad_after
         not_validation = ~get_val_mask(n_episodes=replay_buffer.n_episodes, val_ratio=val_ratio, seed=seed)
         self.train_mask = downsample_mask(mask=not_validation, max_n=max_train_episodes, seed=seed)
+        self.validation_mask = ~self.train_mask if self.validates_on_the_rest else ~not_validation
         self.sampler = self._make_sampler(self.train_mask)
 
     def _make_sampler(self, episode_mask: np.ndarray) -> SequenceSampler:
@@ -63,7 +67,7 @@ class ReplayBufferDataset(BaseDataset):
 
     def get_validation_dataset(self) -> Self:
         validation = copy.copy(self)
-        validation.train_mask = ~self.train_mask
+        validation.train_mask = self.validation_mask
         validation.sampler = self._make_sampler(validation.train_mask)
         return validation
 

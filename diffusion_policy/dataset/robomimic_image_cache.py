@@ -1,25 +1,18 @@
-"""Images of robomimic's HDF5 files in memory, and compressed in a `.zarr.zip` beside the file for the next time.
+"""Images of robomimic's HDF5 files in memory, and compressed in a cache `<file>.zarr.zip` for the next time.
 
-Frames of HDF5 are compressed in ways that make random access slow, or not at all, and then are many times larger. The
-cache is written once: processes that start together wait for the first, and what a killed one has written is gone on
-with. It holds `data/<key>` and `data/action`, as the field's do.
+Frames of HDF5 are compressed in ways that make random access slow, or not at all, and then are many times larger.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import math
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
-from zarr.storage import MemoryStore
 
 from diffusion_policy.codecs.imagecodecs_numcodecs import Jpeg2k, register_codecs
 from diffusion_policy.common.replay_buffer import ReplayBuffer
@@ -27,7 +20,7 @@ from diffusion_policy.common.robomimic_hdf5 import check_steps, demo_names, open
 from diffusion_policy.common.shape_meta import ShapeMeta
 from diffusion_policy.common.zarr_store import open_group
 from diffusion_policy.dataset.data_checks import check_finite, check_shape_meta
-from diffusion_policy.dataset.image_loading import load_images
+from diffusion_policy.dataset.image_cache import QUALITY, ensure_cache, fit, load_cached
 from diffusion_policy.dataset.robomimic_actions import check_action_dim, converted_actions
 from diffusion_policy.model.common.absolute_actions import ENV_DIM, AbsoluteActions
 
@@ -35,12 +28,6 @@ if TYPE_CHECKING:
     import h5py
 
 log = logging.getLogger(__name__)
-
-QUALITY = 50
-"""dB of PSNR that images keep, about, where they are compressed."""
-
-SHARE_OF_FREE_MEMORY = 0.5
-"""Most of the free memory that decoded images take."""
 
 
 def load_images_and_states(
@@ -57,26 +44,18 @@ def load_images_and_states(
     """
     source = _Source(path, shape_meta, abs_action, rotation_rep)
     if not use_cache:
-        if not _fit(source.image_bytes):
+        if not fit(source.image_bytes):
             raise MemoryError(
                 f"the images of {path} take {source.image_bytes / 1e9:.1f} GB of memory, more than there is to spare: "
                 "use task.dataset.use_cache=true, which keeps them compressed"
             )
         return source.read()
     register_codecs(verbose=False)
-    cache = _ensure_cache(source)
+    cache = Path(f"{path}.zarr.zip")
+    ensure_cache(cache, source.fingerprint, source.difference, source.write)
     group = open_group(cache)
     with closing(group.store):
-        stored = ReplayBuffer(group)
-        ends = stored.episode_ends
-        states = ReplayBuffer.copy_from_store(group, keys=[*shape_meta.low_dim_keys, "action"])
-        if _fit(source.image_bytes):
-            images: Any = {key: load_images(stored[key], key, ends, str(cache)) for key in shape_meta.rgb_keys}
-        else:
-            log.info("The images of %s stay compressed in memory: decoded they would not fit", path)
-            store = MemoryStore()  # a file's handle would be shared with the processes that load batches
-            images = dict(ReplayBuffer.copy_from_store(group, store=store, keys=shape_meta.rgb_keys).items())
-    return ReplayBuffer({"data": {**images, **dict(states.items())}, "meta": {"episode_ends": ends}})
+        return load_cached(group, shape_meta, str(cache))
 
 
 class _Source:
@@ -134,84 +113,23 @@ class _Source:
                 buffer.add_episode(self.episode(file, name))
         return buffer
 
+    def difference(self, cached: ReplayBuffer) -> str:
+        """What of `cached` is not as in the file."""
+        shapes = {key: cached[key].shape for key in cached.keys()}  # noqa: SIM118 - not a dict
+        expected = {key: (self.n_steps, *shape) for key, shape in self.shapes.items()}
+        return ", ".join(key for key, shape in expected.items() if shapes.get(key) != shape)
 
-def _ensure_cache(source: _Source) -> Path:
-    """The cache of a file, written unless it is there."""
-    cache = Path(f"{source.path}.zarr.zip")
-    if _is_cache_of(cache, source):
-        return cache
-    with _locked(Path(f"{cache}.lock")):
-        if not _is_cache_of(cache, source):  # unless another process has written it meanwhile
-            _write_cache(cache, source)
-    return cache
-
-
-def _is_cache_of(cache: Path, source: _Source) -> bool:
-    if not cache.exists():
-        return False
-    try:
-        group = open_group(cache)
-        with closing(group.store):
-            buffer = ReplayBuffer(group)
-            shapes = {key: buffer[key].shape for key in buffer.keys()}  # noqa: SIM118 - not a dict
-    except (ValueError, KeyError) as error:
-        log.warning("%s is written anew: %s", cache, error)
-        return False
-    expected = {key: (source.n_steps, *shape) for key, shape in source.shapes.items()}
-    differing = [key for key, shape in expected.items() if shapes.get(key) != shape]
-    if differing:
-        log.warning("%s is written anew: it is of other data, in %s", cache, ", ".join(differing))
-    return not differing
-
-
-def _write_cache(cache: Path, source: _Source) -> None:
-    """Writes the cache aside, an episode at a time, then moves it into place."""
-    partial = cache.with_name(f".{cache.name}.{source.fingerprint}.partial")
-    for stale in cache.parent.glob(f".{cache.name}.*.partial"):
-        if stale != partial:
-            shutil.rmtree(stale)
-    buffer = ReplayBuffer.create_from_path(partial, mode="a")
-    chunks = {key: (1, *source.shapes[key]) for key in source.shape_meta.rgb_keys}
-    compressors = {key: Jpeg2k(level=QUALITY) for key in chunks}
-    n_done = buffer.n_episodes
-    if n_done:
-        log.info("%s is gone on with from demonstration %d", cache, n_done)
-    with open_robomimic(source.path) as file:
-        names = tqdm(
-            source.names[n_done:], desc=f"compressing images of {source.path}", initial=n_done, total=len(source.names)
-        )
-        for name in names:
-            buffer.add_episode(source.episode(file, name), chunks=chunks, compressors=compressors)
-    buffer.save_to_path(cache)
-    shutil.rmtree(partial)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Waits for other processes that hold the lock; it is free as soon as its holder ends, however that is."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError as error:
-        raise OSError(
-            f"cannot write the cache beside the data ({error}): make the folder writable, or use "
-            "task.dataset.use_cache=false"
-        ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _fit(n_bytes: int) -> bool:
-    return n_bytes <= SHARE_OF_FREE_MEMORY * _free_memory()
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    def write(self, folder: Path) -> None:
+        """Appends the demonstrations that are missing in the replay buffer `folder`, images compressed."""
+        buffer = ReplayBuffer.create_from_path(folder, mode="a")
+        chunks = {key: (1, *self.shapes[key]) for key in self.shape_meta.rgb_keys}
+        compressors = {key: Jpeg2k(level=QUALITY) for key in chunks}
+        n_done = buffer.n_episodes
+        if n_done:
+            log.info("the cache of %s is gone on with from demonstration %d", self.path, n_done)
+        with open_robomimic(self.path) as file:
+            names = tqdm(
+                self.names[n_done:], desc=f"compressing images of {self.path}", initial=n_done, total=len(self.names)
+            )
+            for name in names:
+                buffer.add_episode(self.episode(file, name), chunks=chunks, compressors=compressors)

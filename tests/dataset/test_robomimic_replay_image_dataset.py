@@ -12,7 +12,7 @@ import pytest
 import torch
 from robomimic_data import IMAGE, SHAPE_META, edit, write_random
 
-from diffusion_policy.dataset import robomimic_image_cache
+from diffusion_policy.dataset import image_cache
 from diffusion_policy.dataset.robomimic_replay_image_dataset import RobomimicReplayImageDataset
 
 WINDOWS = {"horizon": 8, "pad_before": 1, "pad_after": 3, "n_obs_steps": 2}
@@ -47,7 +47,7 @@ def test_samples_are_what_is_stored(path, use_cache):
     }
     assert sample["action"].shape == (8, 7)
     image = sample["obs"][IMAGE].movedim(1, -1).numpy() * 255
-    assert _psnr(image, _stored_images(path)[:2]) > (robomimic_image_cache.QUALITY - 5 if use_cache else 90)
+    assert _psnr(image, _stored_images(path)[:2]) > (image_cache.QUALITY - 5 if use_cache else 90)
     with h5py.File(path) as file:
         np.testing.assert_allclose(
             sample["obs"]["robot0_eef_pos"], file["data/demo_0/obs/robot0_eef_pos"][:2], rtol=1e-6
@@ -59,7 +59,7 @@ def test_samples_are_what_is_stored(path, use_cache):
 
 def test_images_that_do_not_fit_into_memory_stay_compressed(path, monkeypatch):
     in_memory = RobomimicReplayImageDataset(SHAPE_META, str(path), use_cache=True, **WINDOWS)
-    monkeypatch.setattr(robomimic_image_cache, "SHARE_OF_FREE_MEMORY", 0)
+    monkeypatch.setattr(image_cache, "SHARE_OF_FREE_MEMORY", 0)
     compressed = RobomimicReplayImageDataset(SHAPE_META, str(path), use_cache=True, **WINDOWS)
     assert not isinstance(compressed.replay_buffer[IMAGE], np.ndarray)
     for name, value in in_memory.get_batch([0, 3, 11])["obs"].items():
@@ -116,7 +116,7 @@ def test_a_cache_is_gone_on_with_after_a_kill(tmp_path):
     dataset = RobomimicReplayImageDataset(SHAPE_META, str(path), use_cache=True, **WINDOWS)
     assert not partial.exists()
     assert dataset.replay_buffer.episode_lengths.tolist() == [60] * 20
-    assert _psnr(dataset.replay_buffer[IMAGE], _stored_images(path)) > robomimic_image_cache.QUALITY - 5
+    assert _psnr(dataset.replay_buffer[IMAGE], _stored_images(path)) > image_cache.QUALITY - 5
 
 
 def test_a_cache_of_other_data_and_a_damaged_one_are_written_anew(path, caplog):

@@ -1,0 +1,119 @@
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from simulated_station import StationOnRig, simulated_station, speed
+
+from diffusion_policy.real_world.cameras.frame_source import CameraError
+from diffusion_policy.real_world.demo_loop import DemoLoop
+from diffusion_policy.real_world.recorded_dataset import open_recordings
+from diffusion_policy.real_world.robot_fault import RobotFaultError
+
+TIME_TO_STOP = 1.5  # s from a fault to an arm at rest
+
+
+@pytest.fixture
+def output_dir(tmp_path: Path) -> Path:
+    return tmp_path / "demo"
+
+
+@pytest.fixture
+def at(output_dir: Path) -> Iterator[StationOnRig]:
+    with simulated_station(output_dir) as station:
+        yield station
+
+
+def _run(at: StationOnRig, keys: dict[int, str], on_fault: str = "save") -> None:
+    at.keys.by_cycle = keys
+    DemoLoop(at.station, command_latency=0.01).run(on_fault)
+
+
+def test_keys_begin_stage_save_and_drop_episodes(at: StationOnRig, output_dir: Path) -> None:
+    at.rig.spacenavd.move([0.3, 0, 0, 0, 0, 0])
+    keys = {2: "c", 6: "space", 10: "s", 12: "c", 17: "s", 18: "backspace", 20: "backspace", 21: "c", 26: "q"}
+    _run(at, keys)
+    buffer = open_recordings(output_dir)
+    first, second = buffer.episode_lengths
+    assert 5 <= first <= 14  # 8 cycles, of which the first two commands are not yet due; more if some were missed
+    assert 2 <= second <= 10
+    stages = buffer.get_episode(0)["stage"].tolist()
+    assert sorted(stages) == stages
+    assert set(stages) == {0, 1}
+    step = 0.3 * 0.25 * 0.1  # 30 % of 0.25 m/s, for 0.1 s
+    assert np.median(np.diff(buffer["action"][:first, 0])) == pytest.approx(step, abs=1e-4)
+    assert np.median(np.diff(buffer["robot_eef_pose"][2:first, 0])) == pytest.approx(step, abs=0.003)
+    assert {path.name for path in (output_dir / "videos").iterdir()} == {"0", "1"}
+    timings = [json.loads(line) for line in (output_dir / "timing.json.txt").read_text().splitlines()]
+    assert [timing["episode"] for timing in timings] == [0, 1, 1]
+    assert timings[0]["n_steps"] == first
+    assert timings[0]["period_p50_ms"] == pytest.approx(100, abs=30)
+    assert timings[0]["frames"] > 10
+
+
+def _wait_for_cycle(at: StationOnRig, cycle: int) -> None:
+    deadline = time.monotonic() + 20
+    while at.keys.cycle < cycle:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _fails_after(at: StationOnRig, fault: object, error: type[Exception], on_fault: str = "save") -> float:
+    """Runs the loop with the arm moving; returns the s that the arm takes to rest after `fault` is called."""
+    at.rig.spacenavd.move([0, 0.5, 0, 0, 0, 0])
+    called, at_rest = threading.Event(), []
+
+    def watch() -> None:
+        _wait_for_cycle(at, 8)
+        assert speed(at.rig) > 0.05
+        fault()
+        begun = time.monotonic()
+        called.set()
+        while speed(at.rig) > 1e-3 and time.monotonic() - begun < 10:
+            time.sleep(0.01)
+        at_rest.append(time.monotonic() - begun)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    with pytest.raises(error):
+        _run(at, {2: "c"}, on_fault)
+    thread.join()
+    assert called.is_set()
+    return at_rest[0]
+
+
+def test_a_protective_stop_ends_the_session_and_saves_the_episode(at: StationOnRig, output_dir: Path) -> None:
+    assert _fails_after(at, at.rig.robot.protective_stop, RobotFaultError) < TIME_TO_STOP
+    assert open_recordings(output_dir).episode_lengths[0] >= 4
+
+
+def test_a_camera_that_stops_stops_the_arm_and_drops_the_episode_if_told(at: StationOnRig, output_dir: Path) -> None:
+    def stop_camera() -> None:
+        at.rig.cameras[1].deliver(False)
+
+    assert _fails_after(at, stop_camera, CameraError, on_fault="drop") < TIME_TO_STOP
+    assert open_recordings(output_dir).n_episodes == 0
+    assert list((output_dir / "videos").iterdir()) == []
+
+
+def test_a_spacemouse_that_goes_away_stops_the_arm_at_once(at: StationOnRig, output_dir: Path) -> None:
+    at.rig.spacenavd.move([0, 0.5, 0, 0, 0, 0])
+    at.keys.by_cycle = {2: "c", 20: "s", 22: "q"}
+    stopped = []
+
+    def unplug() -> None:
+        _wait_for_cycle(at, 8)
+        at.rig.spacenavd.plug(False)
+        time.sleep(TIME_TO_STOP)
+        stopped.append(speed(at.rig))
+        at.rig.spacenavd.plug(True)
+
+    thread = threading.Thread(target=unplug)
+    thread.start()
+    DemoLoop(at.station, command_latency=0.01).run("save")
+    thread.join()
+    assert stopped[0] < 1e-3
+    assert open_recordings(output_dir).episode_lengths[0] >= 15  # the device was plugged in again
