@@ -4,17 +4,20 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-# Read by Ray. `ray start` asks for the user's token if there is one; who joins must say that he brings it.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", "")  # NOT_SENT has them
-if Path("~/.ray/auth_token").expanduser().exists():
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+if "ray" not in sys.modules:  # which reads these when it is imported
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_OVERRIDE_RUNTIME_ENV_DEFAULT_EXCLUDES", "")  # NOT_SENT has them
+    if (
+        Path("~/.ray/auth_token").expanduser().exists()
+    ):  # `ray start` then asks for it, and who joins must say he has it
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 try:
     import ray
     from ray._private.services import get_ray_address_from_environment

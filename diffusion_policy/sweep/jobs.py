@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from diffusion_policy.sweep.cluster import Cluster, Resources
-from diffusion_policy.sweep.run_folders import FAILURE
-from diffusion_policy.sweep.worker import GRACE, worker_fn
+from diffusion_policy.sweep.worker import FAILURE, GRACE, worker_fn
 
 logger = logging.getLogger(__name__)
 

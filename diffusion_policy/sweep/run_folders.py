@@ -12,9 +12,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from diffusion_policy.common.json_logger import read_json_log
-
-FAILURE = "failure.txt"
-"""File of a run that says why it was given up."""
+from diffusion_policy.sweep.worker import FAILURE
 
 SILENCE = 3600.0
 """Seconds without a record after which a run is taken to be over, though not at its end: it was stopped or died."""

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 GRACE = 60.0
 """Seconds that a command has to end once it was asked to."""
 
+FAILURE = "failure.txt"
+"""File of a job's folder that says why the job was given up."""
+
 _BOUND = Path(__file__).with_name("bound.py")
 
 
@@ -33,7 +36,7 @@ def worker_fn(
 ) -> int:
     """Runs a command in the working folder to its end; SIGINT to this process goes to the command.
 
-    The command never outlives this process (on Linux), and `python` is this interpreter.
+    Neither the command nor what it starts outlives this process (on Linux); `python` is this interpreter.
 
     Args:
         command_args: the command and its arguments.

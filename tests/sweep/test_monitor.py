@@ -8,7 +8,8 @@ import pytest
 
 from diffusion_policy.common.json_logger import JsonLogger
 from diffusion_policy.sweep.monitor import Monitor, follow
-from diffusion_policy.sweep.run_folders import FAILURE, SILENCE, RunFolder, find_runs
+from diffusion_policy.sweep.run_folders import SILENCE, RunFolder, find_runs
+from diffusion_policy.sweep.worker import FAILURE
 
 KEY = "test/mean_score"
 

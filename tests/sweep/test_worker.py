@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import is_alive, parent_of, wait_for
 
 from diffusion_policy.sweep import worker
 from diffusion_policy.sweep.worker import CommandFailed, link_data, worker_fn
@@ -32,20 +33,6 @@ def blocked_interrupts():
 
 def python(code):
     return ["python", "-c", code]
-
-
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def test_runs_a_command_with_this_python_and_the_data(tmp_path):
@@ -121,25 +108,37 @@ def test_a_command_that_ignores_interrupts_is_killed_with_all_it_started(tmp_pat
 
 
 def _work(lock):
-    worker_fn(["sh", "-c", "echo $$ > pid.tmp; mv pid.tmp pid; exec sleep 60"], lock=lock)
+    worker_fn(["sh", "-c", "sleep 60 & echo $$ $! > pids.tmp; mv pids.tmp pids; wait"], lock=lock)
 
 
-def test_command_dies_with_its_worker_and_the_next_waits_for_it(tmp_path):
+def test_command_and_its_children_die_with_the_worker_and_the_next_waits_for_it(tmp_path):
     process = multiprocessing.get_context("fork").Process(target=_work, args=(str(tmp_path / ".lock"),))
     process.start()
-    wait_for((tmp_path / "pid").exists)
-    command = int((tmp_path / "pid").read_text())
-    assert is_alive(command)
+    wait_for((tmp_path / "pids").exists)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    assert len(pids) == 2
+    assert all(map(is_alive, pids))
 
-    early = subprocess.Popen([sys.executable, BOUND, str(os.getpid()), str(tmp_path / ".lock"), "touch", "too_early"])
-    time.sleep(0.5)
-    early.kill()
-    early.wait()
+    early = [sys.executable, BOUND, str(os.getpid()), str(tmp_path / ".lock"), "touch", "too_early"]
+    with subprocess.Popen(early, start_new_session=True) as waiting:
+        time.sleep(0.5)
+        waiting.kill()
     process.kill()
     process.join()
     assert worker_fn(["touch", "after"], lock=tmp_path / ".lock") == 0
-    assert not is_alive(command)
+    assert not any(map(is_alive, pids))
     assert not (tmp_path / "too_early").exists()
+
+
+def test_command_dies_with_what_watches_it(tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=_work, args=(str(tmp_path / ".lock"),))
+    process.start()
+    wait_for((tmp_path / "pids").exists)
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
+    os.kill(parent_of(pids[0]), signal.SIGKILL)
+    process.join(30)
+    assert process.exitcode == 1  # CommandFailed
+    wait_for(lambda: not any(map(is_alive, pids)))
 
 
 def test_a_folder_that_another_process_holds_is_refused(tmp_path):
