@@ -35,6 +35,7 @@ EVERYWHERE = {
     "training.step": "auto",
     "training.precision": "auto",
     "training.log_every": 50,
+    "training.process_timeout_sec": 1800,
     "logging.mode": "auto",
     "checkpoint.on_save_error": "warn",
 }
