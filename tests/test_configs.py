@@ -127,6 +127,7 @@ def _task_section(cfg, task):
     """The section `task`, without what ours adds on purpose."""
     added = PUSHT_IMAGE_DATASET if task == "pusht_image" else {}
     dataset = dict(cfg["task"]["dataset"])
+    assert dataset.pop("in_memory", "auto") == "auto"
     for key, source in added.items():
         assert dataset.pop(key) == cfg[source]
     return {**cfg["task"], "dataset": dataset}

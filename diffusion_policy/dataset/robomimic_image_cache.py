@@ -1,4 +1,4 @@
-"""Images of robomimic's HDF5 files in memory, and compressed in a `.zarr.zip` beside the file for the next time.
+"""Images of robomimic's HDF5 files, in memory or compressed in a `.zarr.zip` beside the file for the next time.
 
 Frames of HDF5 are compressed in ways that make random access slow, or not at all, and then are many times larger. The
 cache is written once: processes that start together wait for the first, and what a killed one has written is gone on
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
-from zarr.storage import MemoryStore
 
 from diffusion_policy.codecs.imagecodecs_numcodecs import Jpeg2k, register_codecs
 from diffusion_policy.common.replay_buffer import ReplayBuffer
@@ -29,6 +28,7 @@ from diffusion_policy.common.zarr_store import open_group
 from diffusion_policy.dataset.data_checks import check_finite, check_shape_meta
 from diffusion_policy.dataset.image_loading import load_images
 from diffusion_policy.dataset.robomimic_actions import check_action_dim, converted_actions
+from diffusion_policy.dataset.zarr_loading import InMemory, holds, stored_images
 from diffusion_policy.model.common.absolute_actions import ENV_DIM, AbsoluteActions
 
 if TYPE_CHECKING:
@@ -39,28 +39,25 @@ log = logging.getLogger(__name__)
 QUALITY = 50
 """dB of PSNR that images keep, about, where they are compressed."""
 
-SHARE_OF_FREE_MEMORY = 0.5
-"""Most of the free memory that decoded images take."""
-
 
 def load_images_and_states(
-    path: str, shape_meta: ShapeMeta, abs_action: bool, rotation_rep: str, use_cache: bool
+    path: str, shape_meta: ShapeMeta, abs_action: bool, rotation_rep: str, use_cache: bool, in_memory: InMemory = "auto"
 ) -> ReplayBuffer:
     """The observations of `shape_meta` and `action`, float32; images `(N, H, W, 3)` uint8.
 
-    All are numpy arrays, except images that do not fit into memory: with `use_cache` these are zarr arrays that stay
-    compressed.
+    All are numpy arrays, except images that do not fit into memory, or are not to be there: these stay in the cache.
 
     Raises:
         ValueError: the file is damaged or not what `shape_meta` says.
-        MemoryError: images do not fit, and `use_cache` is false.
+        MemoryError: images do not fit, and there is no cache as `use_cache` is false.
     """
     source = _Source(path, shape_meta, abs_action, rotation_rep)
+    is_held = holds(in_memory, source.image_bytes, path)
     if not use_cache:
-        if not _fit(source.image_bytes):
+        if not is_held:
             raise MemoryError(
-                f"the images of {path} take {source.image_bytes / 1e9:.1f} GB of memory, more than there is to spare: "
-                "use task.dataset.use_cache=true, which keeps them compressed"
+                f"the images of {path} take {source.image_bytes / 1e9:.1f} GB of memory, more than there is to spare "
+                "or than in_memory allows: use task.dataset.use_cache=true, and they are read from a compressed copy"
             )
         return source.read()
     register_codecs(verbose=False)
@@ -70,12 +67,12 @@ def load_images_and_states(
         stored = ReplayBuffer(group)
         ends = stored.episode_ends
         states = ReplayBuffer.copy_from_store(group, keys=[*shape_meta.low_dim_keys, "action"])
-        if _fit(source.image_bytes):
-            images: Any = {key: load_images(stored[key], key, ends, str(cache)) for key in shape_meta.rgb_keys}
-        else:
-            log.info("The images of %s stay compressed in memory: decoded they would not fit", path)
-            store = MemoryStore()  # a file's handle would be shared with the processes that load batches
-            images = dict(ReplayBuffer.copy_from_store(group, store=store, keys=shape_meta.rgb_keys).items())
+        images: dict[str, Any] = {}
+        for key in shape_meta.rgb_keys:
+            if is_held:
+                images[key] = load_images(stored[key], key, ends, str(cache))
+            else:
+                images[key] = stored_images(str(cache), stored[key], key, ends, len(shape_meta.rgb_keys))
     return ReplayBuffer({"data": {**images, **dict(states.items())}, "meta": {"episode_ends": ends}})
 
 
@@ -201,17 +198,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _fit(n_bytes: int) -> bool:
-    return n_bytes <= SHARE_OF_FREE_MEMORY * _free_memory()
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
