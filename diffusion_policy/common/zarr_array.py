@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from warnings import catch_warnings, simplefilter
 from zipfile import BadZipFile
 
@@ -22,6 +22,9 @@ from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
 from zarr.storage import StorePath
+
+if TYPE_CHECKING:
+    from diffusion_policy.common.stored_array import StoredArray
 
 ZarrArray: TypeAlias = zarr.Array[Any]
 Array: TypeAlias = ZarrArray | np.ndarray
@@ -97,21 +100,25 @@ def get_array(group: zarr.Group, name: str) -> ZarrArray:
     raise KeyError(f"no array {name!r} in zarr group {group.path!r}, which has {array_names(group)}")
 
 
-def read_array(array: Array, rows: slice | EllipsisType = ...) -> np.ndarray:
+def read_array(array: "Array | StoredArray", rows: slice | EllipsisType = ...) -> np.ndarray:
     """Reads an array, or rows of it.
 
     Raises:
         ValueError: a chunk is damaged.
     """
-    if isinstance(array, np.ndarray):
+    if not isinstance(array, zarr.Array):
         return array[rows]
     try:
         return np.asarray(array[rows])
     except (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"cannot read array {array.path} of {array.store}: {error}. The dataset is damaged: fetch or "
-            "convert it again"
-        ) from error
+        raise damaged(array, error) from error
+
+
+def damaged(array: ZarrArray, error: Exception) -> ValueError:
+    """What to raise where a chunk cannot be read."""
+    return ValueError(
+        f"cannot read array {array.path} of {array.store}: {error}. The dataset is damaged: fetch or convert it again"
+    )
 
 
 def written_chunks(array: ZarrArray) -> NDArray[np.bool_]:

@@ -113,7 +113,7 @@ def test_choices_of_where_data_lie(few_demonstrations):
 @pytest.mark.parametrize(
     ("choice", "dataset_class", "message"),
     [
-        ("gpu", PushTLowdimDataset, "must be one of auto, cuda, cpu, loader, got 'gpu'"),
+        ("gpu", PushTLowdimDataset, "must be one of auto, cuda, cpu, shards, loader, got 'gpu'"),
         ("cuda", PushTLowdimDataset, "data_device=cuda needs a GPU to train on, training.device is cpu"),
         (
             "cpu",
