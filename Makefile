@@ -34,6 +34,7 @@ bench: setup  ## run every benchmark in benchmarks/, each against its baseline i
 	.venv/bin/python benchmarks/checkpoints.py
 	.venv/bin/python benchmarks/checkpoint_saving.py
 	.venv/bin/python benchmarks/serving.py
+	.venv/bin/python benchmarks/cameras.py
 	.venv/bin/python benchmarks/robot.py --seconds 10 --rounds 2
 
 lock:  ## write requirements.lock anew from pyproject.toml

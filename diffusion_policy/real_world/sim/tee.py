@@ -30,13 +30,6 @@ def placed(points: FloatArray, pose: ArrayLike) -> FloatArray:
     return points @ np.array([[cos, sin], [-sin, cos]]) + (x, y)
 
 
-def local(points: FloatArray, pose: ArrayLike) -> FloatArray:
-    """`points` (N, 2) of the robot's frame in that of a block at `pose`."""
-    x, y, angle = np.asarray(pose, np.float64).tolist()
-    cos, sin = math.cos(angle), math.sin(angle)
-    return (points - (x, y)) @ np.array([[cos, -sin], [sin, cos]])
-
-
 def polygon(pose: ArrayLike) -> shapely.Polygon:
     """The block seen from above."""
     return shapely.Polygon(placed(OUTLINE, pose))

@@ -96,4 +96,3 @@ def test_coverage(world: PushTWorld) -> None:
 def test_frames_of_block_and_robot() -> None:
     points = np.array([(0.1, 0.0), (0.0, 0.2)])
     assert np.allclose(tee.placed(points, [1, 2, math.pi / 2]), [(1, 2.1), (0.8, 2)])
-    assert np.allclose(tee.local(tee.placed(points, [1, 2, 0.3]), [1, 2, 0.3]), points)
