@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 
 from diffusion_policy.real_world.real_inference_util import get_real_obs_dict
 
@@ -66,9 +67,9 @@ class LocalPolicy:
         from diffusion_policy.policy.policy_loading import load_policy
 
         self._policy, cfg = load_policy(path, device, trust)
-        self.shape_meta: Mapping[str, Any] = cfg.task.shape_meta
-        self.n_obs_steps: int = cfg.n_obs_steps
-        self.settings = _executed(self._policy, cfg, steps_per_inference)
+        self.shape_meta: Mapping[str, Any] = cfg.policy.shape_meta
+        self.n_obs_steps: int = getattr(self._policy, "n_obs_steps", 1)
+        self.settings = executed(self._policy, cfg, steps_per_inference)
 
     def reset(self) -> None:
         self._policy.reset()
@@ -95,14 +96,20 @@ class ServedPolicy:
         steps_per_inference: steps between two questions.
         api_key: that the server wants.
         timeout: time that an answer may take (s).
+        connect_timeout: time to wait for a server that is not there yet (s).
     """
 
     def __init__(
-        self, address: str, steps_per_inference: int, api_key: str | None = None, timeout: float = 10.0
+        self,
+        address: str,
+        steps_per_inference: int,
+        api_key: str | None = None,
+        timeout: float = 10.0,
+        connect_timeout: float = 60.0,
     ) -> None:
         from diffusion_policy.serving.client import PolicyClient
 
-        self._client = PolicyClient(address, api_key=api_key, timeout=timeout)
+        self._client = PolicyClient(address, api_key=api_key, timeout=timeout, connect_timeout=connect_timeout)
         metadata = self._client.get_server_metadata()
         self.shape_meta: Mapping[str, Any] = metadata["shape_meta"]
         self.n_obs_steps: int = metadata["n_obs_steps"]
@@ -119,15 +126,15 @@ class ServedPolicy:
         self._client.close()
 
 
-def _executed(policy: Any, cfg: Any, steps_per_inference: int) -> ControlSettings:
-    """Sets a policy up for a robot, by the kind that its config's name says it is."""
-    delta_action = bool(cfg.task.dataset.get("delta_action", False))
-    if "robomimic" in cfg.name:
-        return ControlSettings(1, int(cfg.get("n_latency_steps", 0)), delta_action)
-    if "ibc" in cfg.name:
+def executed(policy: Any, cfg: Any, steps_per_inference: int) -> ControlSettings:
+    """Sets a policy up for a robot, as the original does for its kind."""
+    delta_action = bool(OmegaConf.select(cfg, "task.dataset.delta_action"))
+    if hasattr(policy, "num_inference_steps"):
+        policy.num_inference_steps = min(INFERENCE_STEPS, policy.noise_scheduler.config.num_train_timesteps)
+        if not policy.pred_action_steps_only:
+            policy.n_action_steps = policy.horizon - policy.n_obs_steps + 1
+        return ControlSettings(steps_per_inference, 0, delta_action)
+    if hasattr(policy, "pred_n_samples"):  # implicit behavioural cloning
         policy.pred_n_iter, policy.pred_n_samples = 5, 4096
         return ControlSettings(1, 1, delta_action)
-    policy.num_inference_steps = min(INFERENCE_STEPS, policy.noise_scheduler.config.num_train_timesteps)
-    if not policy.pred_action_steps_only:
-        policy.n_action_steps = policy.horizon - policy.n_obs_steps + 1
-    return ControlSettings(steps_per_inference, 0, delta_action)
+    return ControlSettings(1, int(cfg.get("n_latency_steps") or 0), delta_action)  # robomimic's

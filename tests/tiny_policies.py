@@ -23,7 +23,7 @@ from diffusion_policy.serving.limits import Limits
 from diffusion_policy.serving.policy_spec import PolicySpec
 from diffusion_policy.serving.server import PolicyServer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 CAMERAS = ("camera_1", "camera_3")
 SHAPE_META = {
     "obs": {
