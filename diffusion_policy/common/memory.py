@@ -18,7 +18,7 @@ def fits(n_bytes: int) -> bool:
 
 def free_memory(root: Path = Path("/")) -> int:
     """Bytes that can be had without swapping: what the machine, control groups and the process's own limit leave."""
-    return max(0, min(_of_machine(root), *_of_control_groups(root), *_of_process(root)))
+    return max(0, min([_of_machine(root), *_of_control_groups(root), *_of_process(root)]))
 
 
 def _of_machine(root: Path) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch.utils.data
 import zarr
+from numcodecs import Blosc
 from numpy.typing import DTypeLike
 from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
@@ -158,6 +159,8 @@ class _Reader:
         if value is None:  # never written, as zarr has it
             return np.full((n_rows, *array.shape[1:]), array.fill_value, array.dtype)
         codec = compressor_of(array)
+        if isinstance(codec, Blosc) and int.from_bytes(value[12:16], "little") != len(value):  # it would read on
+            raise damaged(array, ValueError(f"chunk {number} was cut short"))
         try:
             flat = np.frombuffer(value if codec is None else codec.decode(value), array.dtype)
             return flat.reshape(array.chunks)[:n_rows]
