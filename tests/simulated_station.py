@@ -1,5 +1,6 @@
 """An operator's station on the simulated rig, with keys that tests press."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,15 @@ def env_of(rig: SimulatedRig, output_dir: Path, **kwargs: Any) -> RealEnv:
 def speed(rig: SimulatedRig) -> float:
     """Of the tool (m/s), as the robot itself knows it."""
     return float(np.linalg.norm(rig.robot.state()["tool_speed"][:3]))
+
+
+def time_to_rest(rig: SimulatedRig, timeout: float = 10.0) -> float:
+    """Waits until the arm rests; returns how long that took (s)."""
+    begun = time.monotonic()
+    while speed(rig) > 1e-3:
+        assert time.monotonic() < begun + timeout
+        time.sleep(0.01)
+    return time.monotonic() - begun
 
 
 @dataclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated_station import StationOnRig, simulated_station, speed
+from simulated_station import StationOnRig, simulated_station, speed, time_to_rest
 
 from diffusion_policy.real_world.cameras.frame_source import CameraError
 from diffusion_policy.real_world.demo_loop import DemoLoop
@@ -70,11 +70,8 @@ def _fails_after(at: StationOnRig, fault: object, error: type[Exception], on_fau
         _wait_for_cycle(at, 8)
         assert speed(at.rig) > 0.05
         fault()
-        begun = time.monotonic()
         called.set()
-        while speed(at.rig) > 1e-3 and time.monotonic() - begun < 10:
-            time.sleep(0.01)
-        at_rest.append(time.monotonic() - begun)
+        at_rest.append(time_to_rest(at.rig))
 
     thread = threading.Thread(target=watch)
     thread.start()
