@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from warnings import catch_warnings, simplefilter
 from zipfile import BadZipFile
 
@@ -22,9 +22,6 @@ from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.errors import ZarrUserWarning
 from zarr.storage import StorePath
-
-if TYPE_CHECKING:
-    from diffusion_policy.common.stored_array import StoredArray
 
 ZarrArray: TypeAlias = zarr.Array[Any]
 Array: TypeAlias = ZarrArray | np.ndarray
@@ -100,7 +97,13 @@ def get_array(group: zarr.Group, name: str) -> ZarrArray:
     raise KeyError(f"no array {name!r} in zarr group {group.path!r}, which has {array_names(group)}")
 
 
-def read_array(array: "Array | StoredArray", rows: slice | EllipsisType = ...) -> np.ndarray:
+class Rows(Protocol):
+    """Anything else that gives numpy arrays of rows."""
+
+    def __getitem__(self, rows: slice | EllipsisType) -> np.ndarray: ...
+
+
+def read_array(array: "Array | Rows", rows: slice | EllipsisType = ...) -> np.ndarray:
     """Reads an array, or rows of it.
 
     Raises:
