@@ -3,7 +3,7 @@
 Usage: python bound.py PARENT_PID LOCK_FILE_OR_EMPTY COMMAND [ARGUMENT ...]
 
 When the parent dies, however it does, the kernel tells this process, which then kills its whole group (on Linux).
-SIGINT is passed on to the command; what it ended with is what this process ends with.
+SIGINT is for the group, as from a terminal: this process waits for the command, and ends as the command does.
 """
 
 import ctypes
@@ -21,29 +21,29 @@ LOCK_TIMEOUT = 60.0
 
 def main(parent: int, lock: str, *command: str) -> None:
     """Runs the command and ends as it does."""
-    signal.pthread_sigmask(signal.SIG_SETMASK, [signal.SIGINT])  # until there is somebody to pass it on to
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # in the background of a shell it is ignored,
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # and blocked in what Ray starts
     signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
     _ask_for_signal_when_parent_dies(signal.SIGTERM)
     if os.getppid() != parent:
         sys.exit("the process that asked for this command has died")
     held = [_locked(lock)] if lock else []  # until the last process that was given it has ended
-    signal.signal(signal.SIGINT, lambda *_: process.send_signal(signal.SIGINT))
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     try:
-        process = subprocess.Popen(command, pass_fds=held, preexec_fn=_begin_command)
+        process = subprocess.Popen(
+            command, pass_fds=held, preexec_fn=lambda: _ask_for_signal_when_parent_dies(signal.SIGKILL)
+        )
     except OSError as error:
         sys.exit(f"cannot run {command[0]!r}: {error.strerror}")
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    if interrupts:  # which the command did not see
+        process.send_signal(signal.SIGINT)
     code = process.wait()
     if code < 0:
         with suppress(OSError):  # SIGKILL has no other handler
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
-
-
-def _begin_command() -> None:
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    _ask_for_signal_when_parent_dies(signal.SIGKILL)
 
 
 def _ask_for_signal_when_parent_dies(number: int) -> None:

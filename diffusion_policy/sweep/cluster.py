@@ -87,8 +87,8 @@ class Cluster:
             options = {"runtime_env": {"working_dir": str(code), "excludes": list(NOT_SENT)}}
         self._handler = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(address=found, logging_level=logging.WARNING, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            _init(found, options, attempts=3 if found == "local" else 1)
+        except Exception as error:  # Ray raises nothing more special
             raise ClusterError(f"cannot use Ray at {address}: {error}") from error
 
     def __enter__(self) -> Self:
@@ -161,6 +161,18 @@ class Cluster:
 
 def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def _init(address: str, options: dict[str, Any], attempts: int) -> None:
+    """Ray's, which waits for half a minute only, less than it takes to start on a busy machine."""
+    try:
+        ray.init(address=address, logging_level=logging.WARNING, **options)
+    except Exception as error:
+        ray.shutdown()
+        if attempts <= 1:
+            raise
+        logger.warning("Ray has not started (%s): trying again", error)
+        _init(address, options, attempts - 1)
 
 
 def _find() -> str:

@@ -34,7 +34,7 @@ def worker_fn(
     log: str | os.PathLike[str] | None = None,
     lock: str | os.PathLike[str] | None = None,
 ) -> int:
-    """Runs a command in the working folder to its end; SIGINT to this process goes to the command.
+    """Runs a command in the working folder to its end; SIGINT goes on to it and what it has started.
 
     Neither the command nor what it starts outlives this process (on Linux); `python` is this interpreter.
 
@@ -108,7 +108,7 @@ def _run(command: Sequence[str | os.PathLike[str]], environment: dict[str, str],
             while process.poll() is None:
                 if len(interrupts) > n_sent:
                     n_sent = len(interrupts)
-                    process.send_signal(signal.SIGINT)
+                    os.killpg(process.pid, signal.SIGINT)
                 if interrupts and time.monotonic() > interrupts[0] + GRACE:
                     break
                 time.sleep(0.1)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import ray
-from processes import is_alive, parent_of, running, wait_for
+from processes import is_alive, running, wait_for
 from tiny import TINY
 
 from diffusion_policy.common.checkpoint_file import read_checkpoint
@@ -21,7 +21,6 @@ from diffusion_policy.sweep.worker import FAILURE
 pytestmark = pytest.mark.slow
 
 LITTLE = Resources(cpus=0.1, gpus=0)
-KILLED = "killed by SIGKILL"
 
 
 @pytest.fixture(scope="module")
@@ -81,20 +80,23 @@ def drive(repository, tmp_path):
 
 def workers(*words):
     """Ids of the commands at work, without drivers and what watches the commands."""
-    return running(*words, without=("bound.py", "ray_train_multirun.py", "ray_exec.py"))
+    return running(*words, without=("bound.py", "ray_train_multirun.py", "ray_exec.py", "sh -c"))
 
 
-def sweep(address, folder, options, *overrides):
-    options = ["--config-name=quickstart", "-nc", 0.5, "-ng", 0, "-ra", address, *options]
-    fast = ["training.checkpoint_every=1", "task.env_runner.max_steps=8", f"multi_run.run_dir={folder}"]
-    return ["ray_train_multirun.py", *options, "--", *TINY, *fast, *overrides]
+def sweep(address, folder, *arguments):
+    options = ["--config-name=quickstart", "-nc", 0.5, "-ng", 0, "-ra", address]
+    short_epochs = [f"training.{key}" for key in ("max_train_steps=1", "val_every=13", "sample_every=1000")]
+    rare_rollouts = ["training.rollout_every=13", "task.env_runner.max_steps=8", "task.env_runner.n_test=1"]
+    given = [*TINY, *short_epochs, *rare_rollouts, "training.checkpoint_every=1", f"multi_run.run_dir={folder}"]
+    return ["ray_train_multirun.py", *options, *arguments[:-1], "--", *given, arguments[-1]]
 
 
 def test_three_seeds_though_a_worker_and_the_monitor_are_killed(address, drive, tmp_path):
     folder = tmp_path / "sweep"
-    driver = drive(*sweep(address, folder, ["--max_retries=1"], "training.num_epochs=12"))
-    driver.wait_for(lambda: (folder / "train_1" / "checkpoints" / "latest.ckpt").exists())
-    (trained,) = workers("train.py", folder / "train_1")
+    driver = drive(*sweep(address, folder, "--max_retries=1", "training.num_epochs=40"))
+    checkpoint = driver.wait_for(lambda: next(folder.glob("train_*/checkpoints/latest.ckpt"), None))
+    killed = checkpoint.parents[1]
+    (trained,) = workers("train.py", killed)
     os.kill(trained, signal.SIGKILL)
     (monitor,) = driver.wait_for(lambda: workers("multirun_metrics.py", folder))
     os.kill(monitor, signal.SIGKILL)
@@ -102,29 +104,30 @@ def test_three_seeds_though_a_worker_and_the_monitor_are_killed(address, drive, 
 
     for i, seed in enumerate((42, 43, 44)):
         payload = read_checkpoint(folder / f"train_{i}" / "checkpoints" / "latest.ckpt")
-        assert payload["values"]["epoch"] == 12
+        assert payload["values"]["epoch"] == 40
         assert payload["cfg"]["training"]["seed"] == seed
         assert payload["cfg"]["task"]["env_runner"]["test_start_seed"] == (seed + 1) * 100_000
         log = [json.loads(line) for line in (folder / f"train_{i}" / "logs.json.txt").read_text().splitlines()]
-        assert [record["global_step"] for record in log] == list(range(48))
-    assert "Resuming from" in (folder / "train_1" / "train.log").read_text()
+        assert [record["global_step"] for record in log] == list(range(40))
+        assert ("Resuming from" in (folder / f"train_{i}" / "train.log").read_text()) == (killed.name == f"train_{i}")
     assert not list(folder.rglob(FAILURE))
 
     assert (folder / "config.yaml").is_file()
     metrics = json.loads((folder / "metrics" / "metrics.json").read_text())
     records = [json.loads(line) for line in (folder / "metrics" / "logs.json.txt").read_text().splitlines()]
-    assert [record["global_step"] for record in records] == list(range(3, 48, 4))
-    assert metrics["epoch"] == 11
+    assert [record["global_step"] for record in records] == [0, 13, 26, 39]
+    assert metrics["epoch"] == 39
     assert {name.partition("/")[0] for name in metrics if "/" in name} == {
         *("max", "k_around_max", "max_k_window", "last", "metric_global_step"),
         *("min_train_loss", "min_val_loss", "k_min_train_loss", "k_min_val_loss"),
     }
-    assert "step 47, mean of 3 runs" in (folder / "metrics" / "metrics.log").read_text()
+    assert "step 39, mean of 3 runs" in (folder / "metrics" / "metrics.log").read_text()
     assert "train_2 (seed 44)" in (folder / "metrics" / "report.html").read_text()
 
     told = driver.text()
-    assert f"train_1 (seed 43): {KILLED}. Starting it again (1 of 1). The end of its log:\n    | " in told
-    assert f"monitor: {KILLED}. Starting it again (1 of 3)" in told
+    label = f"{killed.name} (seed {42 + int(killed.name[-1])})"
+    assert f"{label}: killed by SIGKILL. Starting it again (1 of 1). The end of its log:\n    | " in told
+    assert "monitor: killed by SIGKILL. Starting it again (1 of 3)" in told
     assert all(f"train_{i} (seed {42 + i}): done" in told for i in range(3))
     assert f"max/test_mean_score               {metrics['max/test_mean_score']:.3f} ± " in told
     wait_for(lambda: not running(folder), 30)
@@ -132,7 +135,7 @@ def test_three_seeds_though_a_worker_and_the_monitor_are_killed(address, drive, 
 
 def test_a_sweep_that_is_stopped_leaves_sound_checkpoints_and_no_process(address, drive, tmp_path):
     folder = tmp_path / "sweep"
-    driver = drive(*sweep(address, folder, ["--seeds=1"], "training.num_epochs=100000"))
+    driver = drive(*sweep(address, folder, "--seeds=1", "training.num_epochs=100000"))
     driver.wait_for(lambda: (folder / "train_0" / "checkpoints" / "latest.ckpt").exists())
     os.killpg(driver.process.pid, signal.SIGINT)  # as a terminal does
     assert driver.wait() == 1
@@ -145,25 +148,15 @@ def test_a_sweep_that_is_stopped_leaves_sound_checkpoints_and_no_process(address
     assert epochs["latest.ckpt"] == max(epochs.values()) > 0
 
 
-def test_a_driver_that_is_asked_to_end_ends_the_command(address, drive, tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_command_ends_with_its_driver(address, drive, tmp_path, sent):
     mark = tmp_path / "mark"
-    driver = drive("ray_exec.py", "-ra", address, "-nc", 0.1, "-ng", 0, "--", "tail", "-F", mark)
+    driver = drive("ray_exec.py", "-ra", address, "-nc", 0.1, "-ng", 0, "--", "sh", "-c", f"tail -F {mark}; true")
     driver.wait_for(lambda: workers("tail", mark))
-    driver.process.terminate()
-    assert driver.wait() == 1
-    wait_for(lambda: not running(mark), 30)
-    assert "Stopping tail" in driver.text()
-
-
-def test_a_driver_that_is_killed_takes_its_local_ray_and_its_workers_along(drive, tmp_path):
-    mark = tmp_path / "mark"
-    driver = drive("ray_exec.py", "-ra", "local", "-nc", 1, "-ng", 0, "--", "tail", "-F", mark)
-    driver.wait_for(lambda: workers("tail", mark))
-    ours = [pid for pid in running("raylet") if parent_of(pid) == driver.process.pid]
-    assert ours
-    driver.process.kill()
-    wait_for(lambda: not running(mark), 30)
-    wait_for(lambda: not any(map(is_alive, ours)), 30)
+    driver.process.send_signal(sent)
+    assert driver.wait() == (1 if sent == signal.SIGTERM else -signal.SIGKILL)
+    wait_for(lambda: not running(mark), 60)
+    assert ("Stopping sh" in driver.text()) == (sent == signal.SIGTERM)
 
 
 def test_command_of_a_user(address, drive, tmp_path):
@@ -247,7 +240,7 @@ def test_seeds_by_hydra(repository, cluster, address, tmp_path, launcher):
     if launcher == "ray":
         cpus = cluster.fit(Resources(10_000, 0)).cpus
         options += [f"hydra.launcher.ray.init.address='{address}'", f"+hydra.launcher.ray.remote.num_cpus={cpus:g}"]
-    short = ["training.num_epochs=1", "task.env_runner.max_steps=8"]
+    short = ["training.num_epochs=1", "task.env_runner.max_steps=8", "task.env_runner.n_test=1"]
     command = [sys.executable, "train.py", "--config-name=quickstart", "--multirun", *TINY, *short, *options]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
