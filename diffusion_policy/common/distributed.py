@@ -4,6 +4,7 @@
 """
 
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -81,6 +82,7 @@ def process_group(store: dist.Store, device: torch.device, timeout_sec: float) -
         timeout=timedelta(seconds=timeout_sec),
     )
     yield
+    gc.collect()  # CUDA graphs that hold operations of NCCL have to go before it does
     dist.destroy_process_group()  # not after an error: it might wait for a process that is gone
 
 

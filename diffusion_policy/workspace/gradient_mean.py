@@ -54,7 +54,7 @@ class GradientMean:
                     parameter.register_post_accumulate_grad_hook(partial(self._on_gradient, index))
             self._has_hooks = True
         self._arrived.clear()
-        self._works.clear()
+        self._works.clear()  # of a capture that broke off
         self._missing = [len(bucket) for bucket in self._buckets]
         self._is_active = is_last
         try:
@@ -87,6 +87,7 @@ class GradientMean:
             raise RuntimeError(f"a parameter {self._described(index)} has no gradient, and had one in the first step")
         for work in self._works:
             work.wait()
+        self._works.clear()
 
     def _make_buckets(self) -> None:
         orders = gather(self._arrived)

@@ -3,7 +3,6 @@
 The first process reads the command line and composes the config; it hands that, and where to write, to the others.
 """
 
-import gc
 import logging
 import os
 import pickle
@@ -99,7 +98,6 @@ def _train_together(cfg: DictConfig, output_dir: str) -> None:
     timeout_sec = cfg.training.get("process_timeout_sec", PROCESS_TIMEOUT_SEC)
     with process_group(_jobs().store, local_device(cfg.training.device), timeout_sec):
         _train(cfg, output_dir)
-        gc.collect()  # CUDA graphs that hold operations of NCCL have to go before it does
 
 
 def _train(cfg: DictConfig, output_dir: str) -> None:

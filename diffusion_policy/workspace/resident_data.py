@@ -10,7 +10,6 @@ from tqdm import tqdm
 
 from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.distributed import is_first
-from diffusion_policy.common.memory import fits
 from diffusion_policy.common.stored_array import StoredArray
 from diffusion_policy.dataset.base_dataset import BaseDataset
 
@@ -27,9 +26,9 @@ def choose_data_device(choice: str, dataset: Any, device: torch.device, n_ranks:
     """Where the data of a training run lie.
 
     Args:
-        choice: `training.data_device`; "auto" is the GPU where the data fit beside the model, else the memory of
-            the computer, else wherever the dataset keeps them. Data too large for either go in equal parts to the
-            processes that train together, where these fit.
+        choice: `training.data_device`; "auto" is the GPU where the data fit beside the model, else the GPUs of all
+            processes that train together where a part of the data fits on each, else the memory of the computer, if
+            the dataset is there, or wherever the dataset keeps them.
         dataset: what is trained on.
         device: what is trained on it.
         n_ranks: how many processes train together.
@@ -62,7 +61,7 @@ def _automatic(dataset: Any, device: torch.device, n_ranks: int, in_store: bool)
     n_bytes = _n_bytes(dataset)
     if _fit_on_gpu(n_bytes, device):
         return "cuda"
-    if n_ranks > 1 and (_fit_on_gpu(n_bytes // n_ranks, device) or (in_store and fits(n_bytes // n_ranks))):
+    if n_ranks > 1 and _fit_on_gpu(n_bytes // n_ranks, device):
         return "shards"
     return "loader" if in_store else "cpu"
 
