@@ -19,6 +19,8 @@ from diffusion_policy.real_world.ur_settings import URSettings
 
 logger = logging.getLogger(__name__)
 
+LONGEST_CYCLE = 10  # s, of one that recovers the robot; the others take milliseconds
+
 
 def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels, parent_pid: int) -> NoReturn:
     """Runs until it is told to end, the parent dies, a signal comes or the robot needs help; stops the arm; ends the
@@ -30,6 +32,7 @@ def drive_arm(settings: URSettings, limits: MotionLimits, channels: ArmChannels,
     parent = ParentWatch(parent_pid)
 
     def must_end() -> bool:
+        signal.alarm(LONGEST_CYCLE)  # which ends the process, should ur_rtde wait for a robot that is gone
         return bool(signals) or channels.stop_requested.load() > 0 or not parent.is_alive()
 
     code = 1

@@ -22,12 +22,17 @@ class OperatorView:
 
     def __init__(self) -> None:
         self._is_enabled = has_display()
-        self._is_shown = False
+        self._is_shown = self._was_closed = False
 
     @property
     def is_closed(self) -> bool:
         """Whether the operator has closed the window."""
-        return self._is_shown and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1
+        if self._is_shown and not self._was_closed:
+            try:
+                self._was_closed = cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1
+            except cv2.error:  # with its last window Qt closes as well
+                self._was_closed = True
+        return self._was_closed
 
     def show(self, image: Image, lines: Sequence[str]) -> None:
         """Shows an image `(H, W, 3)` RGB with text on it."""
@@ -41,7 +46,7 @@ class OperatorView:
         return self
 
     def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        if self._is_shown:
+        if self._is_shown and not self.is_closed:
             cv2.destroyWindow(TITLE)
             cv2.pollKey()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from xvfb import close_window, xdotool
 
 from diffusion_policy.real_world.cameras.multi_camera import MultiCamera
 from diffusion_policy.real_world.display import has_display
@@ -22,23 +23,6 @@ def eventually(condition: Callable[[], object], timeout: float = 10.0) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.01)
-
-
-def xdotool(*arguments: str) -> str:
-    return subprocess.run(["xdotool", *arguments], check=True, capture_output=True, text=True, timeout=20).stdout
-
-
-def close_window(window: str) -> None:
-    """What a window manager does when the cross is clicked."""
-    from Xlib.display import Display
-    from Xlib.protocol.event import ClientMessage
-
-    connection = Display()
-    protocols, delete = (connection.intern_atom(name) for name in ("WM_PROTOCOLS", "WM_DELETE_WINDOW"))
-    target = connection.create_resource_object("window", int(window))
-    target.send_event(ClientMessage(window=target, client_type=protocols, data=(32, [delete, 0, 0, 0, 0])))
-    connection.sync()
-    connection.close()
 
 
 @pytest.fixture
