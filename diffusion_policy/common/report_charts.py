@@ -72,14 +72,32 @@ def draw_charts(curves: Mapping[str, Curve], rollouts: Mapping[int, Mapping[str,
     return charts
 
 
-def draw_seed_chart(quantities: Mapping[str, Sequence[Curve]]) -> Markup:
-    """Inline SVG of what several training seeds have in common.
+def draw_seed_scores(scores: Mapping[str, Sequence[Curve]]) -> Markup:
+    """Inline SVG of the scores of several training seeds.
 
     Args:
-        quantities: by label the curve of each seed: drawn thin, with their mean and its 95 % interval (Student's t)
+        scores: by label the curve of each seed, finite: drawn thin, with their mean and its 95 % interval (Student's t)
             where all of them have a value.
     """
-    return _svg(_draw_seeds, quantities)
+    return _svg(_draw_seed_scores, scores)
+
+
+def draw_seed_losses(losses: Mapping[str, Sequence[Curve]]) -> Markup:
+    """Inline SVG of the losses of several training seeds, drawn like their scores."""
+    return _svg(_draw_seed_losses, losses)
+
+
+def _draw_seed_scores(axes: "Axes", scores: Mapping[str, Sequence[Curve]]) -> None:
+    _draw_seeds(axes, scores)
+    _show_unit_interval(axes)
+
+
+def _draw_seed_losses(axes: "Axes", losses: Mapping[str, Sequence[Curve]]) -> None:
+    _draw_seeds(axes, losses)
+    curves = list(chain(*losses.values()))
+    _use_log_scale(axes, curves)
+    if axes.get_yscale() == "log":  # on which an interval may go down to nothing
+        axes.set_ylim(bottom=0.9 * min(min(curve.values()) for curve in curves))
 
 
 def _draw_seeds(axes: "Axes", quantities: Mapping[str, Sequence[Curve]]) -> None:
@@ -92,7 +110,6 @@ def _draw_seeds(axes: "Axes", quantities: Mapping[str, Sequence[Curve]]) -> None
             _plot(axes, {step: float(np.mean(at_step)) for step, at_step in values.items()}, color, label)
             low, high = zip(*(t_interval(at_step) for at_step in values.values()), strict=True)
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
-    _use_log_scale(axes, chain(*quantities.values()))
 
 
 def _draw_scores(axes: "Axes", scores: Mapping[str, Curve], rollouts: Mapping[int, Mapping[str, Any]]) -> None:
@@ -104,6 +121,11 @@ def _draw_scores(axes: "Axes", scores: Mapping[str, Curve], rollouts: Mapping[in
         if len(band) > 1:
             steps, low, high = zip(*band, strict=True)
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    _show_unit_interval(axes)
+
+
+def _show_unit_interval(axes: "Axes") -> None:
+    """All there is, and 0 to 1 at least."""
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]), top=max(1, axes.get_ylim()[1]))
 
 

@@ -1,7 +1,7 @@
 """The result of a sweep to be read: a table for the terminal, and a page."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from diffusion_policy.common.atomic_file import atomic_path
 from diffusion_policy.common.config import flatten
-from diffusion_policy.common.report_charts import Curve, draw_seed_chart
+from diffusion_policy.common.report_charts import Curve, draw_seed_losses, draw_seed_scores
 from diffusion_policy.common.report_page import render_page
 from diffusion_policy.sweep.aggregate import Aggregate
 
@@ -108,17 +108,15 @@ def _headline(result: Aggregate, name: str) -> dict[str, str]:
     return {"label": f"{'Best' if figure == 'max' else 'Last'} {score}", "value": _mean(result, name), "note": note}
 
 
-def _charts(frames: Sequence[pd.DataFrame], keys: Sequence[str]) -> list[tuple[str, Markup]]:
-    charts = []
-    scores = {key: curves for key in keys if (curves := _curves(frames, key))}
-    losses = {label: curves for key, label in _LOSSES.items() if (curves := _curves(frames, key))}
-    for title, quantities in (("Score", scores), ("Loss", losses)):
-        if quantities:
-            charts.append((title, draw_seed_chart(quantities)))
-    return charts
+def _charts(frames: Sequence[pd.DataFrame], keys: Sequence[str]) -> Iterator[tuple[str, Markup]]:
+    if scores := {key: curves for key in keys if (curves := _curves(frames, key))}:
+        yield "Score", draw_seed_scores(scores)
+    if losses := {label: curves for key, label in _LOSSES.items() if (curves := _curves(frames, key))}:
+        yield "Loss", draw_seed_losses(losses)
 
 
 def _curves(frames: Sequence[pd.DataFrame], key: str) -> list[Curve]:
-    """A quantity by step, of each run that logged it."""
-    logged = [frame.dropna(subset=key).set_index("global_step")[key] for frame in frames if key in frame]
-    return [{int(step): float(value) for step, value in curve.items()} for curve in logged if len(curve)]
+    """The finite values of a quantity by step, of each run that logged any."""
+    logged = [frame.set_index("global_step")[key] for frame in frames if key in frame]
+    curves = [{int(step): float(value) for step, value in curve.items() if math.isfinite(value)} for curve in logged]
+    return [curve for curve in curves if curve]

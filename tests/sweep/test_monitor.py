@@ -106,6 +106,17 @@ def test_scores_that_some_or_all_runs_lack(sweep):
     assert monitor.result.last["max/test/mean_score"] == pytest.approx((0.6 + 0.8 + 0.7) / 3)
 
 
+def test_losses_that_are_not_finite(sweep):
+    for run in ("train_0", "train_1"):
+        log = sweep / run / "logs.json.txt"
+        records = [json.loads(line) for line in log.read_text().splitlines()]
+        bad = [json.dumps(values | {"train_loss": math.nan, "val_loss": math.inf}) + "\n" for values in records]
+        log.write_text("".join(bad))
+    assert Monitor(sweep, [KEY]).update()
+    assert written(sweep)[1]["max/test_mean_score"] == pytest.approx(0.7)
+    assert (sweep / "metrics" / "report.html").read_text().count("<svg") == 1
+
+
 def test_logs_of_the_original(compat, tmp_path):
     """Three copies of one run's log: the mean is that of each."""
     log = compat / "ckpt" / "unet_lowdim_4steps.logs.json.txt"
