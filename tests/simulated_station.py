@@ -12,7 +12,7 @@ import numpy as np
 from diffusion_policy.real_world.operator_view import OperatorView
 from diffusion_policy.real_world.real_env import RealEnv
 from diffusion_policy.real_world.sim.rig import SimulatedRig
-from diffusion_policy.real_world.spacemouse import Spacemouse
+from diffusion_policy.real_world.spacemouse_shared_memory import Spacemouse
 from diffusion_policy.real_world.station import Station
 
 RESOLUTION, FPS = (320, 180), 30
@@ -78,7 +78,7 @@ def simulated_station(output_dir: Path, **kwargs: Any) -> Iterator[StationOnRig]
     keys = PressedKeys()
     with (
         simulated_rig() as rig,
-        Spacemouse(max_value=350) as mouse,
+        Spacemouse(None, max_value=350) as mouse,
         OperatorView() as view,
         env_of(rig, output_dir, **kwargs) as env,
     ):

@@ -63,6 +63,9 @@ def _locked(path: str) -> int:
             if time.monotonic() > deadline:
                 sys.exit(f"another process is at work in {os.path.dirname(path)}: stop it first")
             time.sleep(0.1)
+        except OSError as error:
+            print(f"{path} cannot be locked ({error.strerror}): going on without", file=sys.stderr)  # noqa: T201
+            return descriptor
 
 
 if __name__ == "__main__":

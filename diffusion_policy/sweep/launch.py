@@ -65,12 +65,14 @@ def run_sweep(
         essential=False,
         node_id=node,
     )
+    finished = False
     try:
         failed = run_jobs(cluster, [monitor, *runs], fail_fast)
-    except KeyboardInterrupt:
-        logger.info("To continue, add to the same command, behind --: multi_run.run_dir=%s", plan.folder)
-        raise
-    _report(plan, keys)
+        _report(plan, keys)
+        finished = not failed
+    finally:
+        if not finished:
+            logger.info("To continue, add to the same command, behind --: multi_run.run_dir=%s", plan.folder)
     return [job.name for job in failed]
 
 

@@ -155,7 +155,7 @@ def _earlier_sweep(folder: Path, seeds: Sequence[int]) -> dict[str, str]:
                 "the same order, or choose another multi_run.run_dir"
             )
     known_as = OmegaConf.load(config).logging
-    return {key: known_as[key] for key in ("name", "id", "group")}
+    return {key: known_as[key] for key in ("name", "id", "group") if known_as.get(key)}
 
 
 def _of_seed(cfg: DictConfig, i: int, seed: int) -> dict[str, Any]:

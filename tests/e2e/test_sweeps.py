@@ -159,14 +159,18 @@ def test_command_ends_with_its_driver(address, drive, tmp_path, sent):
     assert ("Stopping sh" in driver.text()) == (sent == signal.SIGTERM)
 
 
-def test_command_of_a_user(address, drive, tmp_path):
-    driver = drive(
-        "ray_exec.py", "-ra", address, "-nc", 0.1, "-ng", 0, "-mr", 1, "--", "python", "-c", "print(6 * 7); 1 / 0"
-    )
+def test_command_of_a_user_runs_in_a_copy_of_the_code(repository, address, drive, tmp_path):
+    """On a cluster. Data are linked, and what is large or of no use there is left out."""
+    code = "import os; print(os.getcwd(), os.path.realpath('data'), sorted(os.listdir('.'))); 1 / 0"
+    driver = drive("ray_exec.py", "-ra", address, "-nc", 0.1, "-ng", 0, "-mr", 1, "--", "python", "-c", code)
     assert driver.wait() == 1
-    assert "ZeroDivisionError" in driver.text()
-    assert "42\n" in driver.text()
-    assert "python: ended with exit code 1 after 2 attempts" in driver.text()
+    told = driver.text()
+    assert "ZeroDivisionError" in told
+    assert "python: ended with exit code 1 after 2 attempts" in told
+    line = next(line for line in told.splitlines() if "'train.py'" in line)
+    assert "_ray_pkg_" in line
+    assert f" {repository / 'data'} " in line
+    assert not any(f"'{name}'" in line for name in ("tests", ".git", ".venv"))
 
 
 def shell(name, script, tmp_path, **kwargs):
@@ -191,24 +195,26 @@ def test_worker_processes_that_die_are_replaced(cluster, tmp_path):
 
 
 def test_a_job_that_fails_leaves_the_others_alone(cluster, tmp_path, caplog):
-    bad = shell("bad", "echo it was this; exit 7", tmp_path, retries=1)
+    progress = r"printf '10%%|#   |\r20%%|##  |\033[A\n'"  # as bars in bars are shown
+    node = cluster.roomiest_node(LITTLE)
+    bad = shell("bad", f"{progress}; echo it was this; {progress}; exit 7", tmp_path, retries=1, node_id=node)
     good = shell("good", f"while test ! -e {tmp_path}/bad/{FAILURE}; do sleep 0.1; done", tmp_path)
-    helper = shell("helper", "exec sleep 600", tmp_path, essential=False)
+    helper = shell("helper", f"exec tail -F {tmp_path}/helper/log", tmp_path, essential=False)
     assert run_jobs(cluster, [helper, bad, good]) == [bad]
     reason, *log = (tmp_path / "bad" / FAILURE).read_text().splitlines()
     assert reason == "ended with exit code 7 after 2 attempts"
-    assert log == ["", "it was this", "it was this"]
+    assert log == ["", "it was this", "it was this", "20%|##  |"]
     assert "bad: ended with exit code 7 after 2 attempts. The end of its log:\n    | it was this" in caplog.text
-    assert not workers("sleep", "600")
+    wait_for(lambda: not running(tmp_path / "helper"), 10)
 
 
 def test_a_job_that_fails_ends_the_others_if_asked_to(cluster, tmp_path):
     bad = shell("bad", f"while test ! -e {tmp_path}/good/begun; do sleep 0.1; done; exit 7", tmp_path)
-    good = shell("good", f"touch {tmp_path}/good/begun; exec sleep 601", tmp_path)
+    good = shell("good", f"touch {tmp_path}/good/begun; exec tail -F {tmp_path}/good/log", tmp_path)
     started = time.monotonic()
     assert run_jobs(cluster, [good, bad], fail_fast=True) == [bad]
     assert time.monotonic() - started < 60
-    assert not running("sleep", "601")
+    wait_for(lambda: not running(tmp_path / "good"), 10)
 
 
 def test_workers_get_what_there_is(cluster, caplog):

@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
@@ -6,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated_station import StationOnRig, simulated_station, speed, time_to_rest
+from simulated_station import PATIENCE, StationOnRig, simulated_station, speed, time_to_rest
 
+from diffusion_policy.real_world import station
 from diffusion_policy.real_world.cameras.frame_source import CameraError
 from diffusion_policy.real_world.demo_loop import DemoLoop
 from diffusion_policy.real_world.recorded_dataset import open_recordings
 from diffusion_policy.real_world.robot_fault import RobotFaultError
+from diffusion_policy.real_world.teleop_device import TeleopError
 
 TIME_TO_STOP = 1.5  # s from a fault to an arm at rest
 
@@ -114,3 +117,39 @@ def test_a_spacemouse_that_goes_away_stops_the_arm_at_once(at: StationOnRig, out
     thread.join()
     assert stopped[0] < 1e-3
     assert open_recordings(output_dir).episode_lengths[0] >= 15  # the device was plugged in again
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("RTDEInterpolationController", RobotFaultError),
+        ("SimulatedUR", RobotFaultError),
+        ("camera sim_0", CameraError),
+        ("spacemouse", TeleopError),
+        ("spacenavd", TeleopError),
+    ],
+)
+def test_a_kill_of_any_process_stops_the_arm_and_keeps_the_episodes(
+    at: StationOnRig, output_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception]
+) -> None:
+    monkeypatch.setattr(station, "LONGEST_TELEOP_FAULT", 0.5)
+    (child,) = [process for process in multiprocessing.active_children() if process.name == name]
+    at.rig.spacenavd.move([0, 0.5, 0, 0, 0, 0])
+    killed: list[float] = []
+
+    def kill() -> None:
+        _wait_for_cycle(at, 14)
+        child.kill()
+        killed.append(time.monotonic())
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    with pytest.raises(error):
+        _run(at, {2: "c", 7: "s", 8: "c"})
+    thread.join()
+    assert time.monotonic() - killed[0] < PATIENCE + TIME_TO_STOP
+    if name != "SimulatedUR":
+        assert time_to_rest(at.rig) < TIME_TO_STOP
+    lengths = open_recordings(output_dir).episode_lengths
+    assert len(lengths) == 2  # the one before, and the one under way
+    assert lengths[1] >= 2
