@@ -1,5 +1,6 @@
 """Training on several processes, started as users start it."""
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tiny import TINY
 
 from diffusion_policy.common.checkpoint_file import read_checkpoint
@@ -17,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 BOUND_SEC = 60
 RUNNER = "diffusion_policy.env_runner.real_pusht_image_runner.RealPushTImageRunner"
-_TRAINING = [override for override in TINY if not override.startswith("task.env_runner")]
+TRAINING = [override for override in TINY if not override.startswith("task.env_runner")]
 NOTHING_ROLLED_OUT = ["~task.env_runner", f"+task.env_runner._target_={RUNNER}", "checkpoint.topk.k=0"]
 
 
@@ -43,7 +45,7 @@ def torchrun(repository, tmp_path):
 
     def start(*overrides):
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "train.py"]
-        command += ["--config-name=quickstart", *_TRAINING, *NOTHING_ROLLED_OUT, f"hydra.run.dir={tmp_path / 'run'}"]
+        command += ["--config-name=quickstart", *TRAINING, *NOTHING_ROLLED_OUT, f"hydra.run.dir={tmp_path / 'run'}"]
         with (tmp_path / "output.txt").open("a") as output:
             kwargs = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "start_new_session": True}
             processes.append(subprocess.Popen([*command, *overrides], cwd=repository, **kwargs))
@@ -73,3 +75,19 @@ def test_all_end_when_one_is_killed(torchrun, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "latest.ckpt", verify_hash=True)["values"]["epoch"] >= 2
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("step", ["graph", "eager"])
+def test_two_gpus_train_as_one_does(repository, torchrun, tmp_path, step):
+    how = ["training.device=auto", f"training.step={step}", "training.num_epochs=2", "training.max_train_steps=100"]
+    how += ["dataloader.batch_size=64", "training.checkpoint_every=1", "training.log_every=20"]
+    command = [sys.executable, "train.py", "--config-name=quickstart", *TRAINING, *NOTHING_ROLLED_OUT, *how]
+    subprocess.run([*command, f"hydra.run.dir={tmp_path / 'one'}"], cwd=repository, check=True, timeout=300)
+    assert torchrun(*how).wait(300) == 0, (tmp_path / "output.txt").read_text()
+    late = {}
+    for folder in ("one", "run"):
+        records = [json.loads(line) for line in (tmp_path / folder / "logs.json.txt").read_text().splitlines()]
+        assert len(records) == 200
+        late[folder] = sum(record["train_loss"] for record in records[-100:]) / 100
+    assert late["run"] == pytest.approx(late["one"], rel=0.05)
