@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 CAMERAS = ("realsense", "uvc", "sim")
 TELEOPS = ("spacemouse", "keyboard")
@@ -67,7 +69,7 @@ class RobotConfig:
     max_pos_speed: float = 0.25
     max_rot_speed: float = 0.6
     patience: float = 0.2
-    workspace: list[list[float]] | None = None
+    workspace: list[Any] | None = None
 
 
 @dataclass
@@ -93,7 +95,7 @@ def read_rig_config(path: str | Path | None, defaults: RigConfig, overrides: Map
         for key, value in overrides.items():
             if value is not None:
                 OmegaConf.update(config, key, value)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, YAMLError) as error:
         raise ValueError(f"{path or 'the options'}: {str(error).splitlines()[0]}") from error
     read = OmegaConf.to_object(config)
     assert isinstance(read, RigConfig)
@@ -108,5 +110,9 @@ def _check(config: RigConfig) -> None:
     if len(config.camera.resolution) != 2 or min(config.camera.resolution) < 2:
         raise ValueError(f"camera.resolution is {config.camera.resolution}, expected width and height in px")
     workspace = config.robot.workspace
-    if workspace is not None and [len(corner) for corner in workspace] != [3, 3]:
+    try:
+        corners = np.array(workspace, np.float64)
+    except (TypeError, ValueError):
+        corners = np.empty(0)
+    if workspace is not None and corners.shape != (2, 3):
         raise ValueError(f"robot.workspace is {workspace}, expected the lowest and the highest x, y, z in m")

@@ -202,15 +202,3 @@ def _window(title: str) -> str:
         return xdotool("search", "--name", title).split()[0]
     except (subprocess.CalledProcessError, IndexError):
         return ""
-
-
-def test_what_is_missing_is_named_before_anything_starts(repository: Path, tmp_path: Path) -> None:
-    for arguments, message in [
-        (["demo_real_robot.py"], "Missing option '--output' / '-o'"),
-        (["demo_real_robot.py", "-o", tmp_path / "demo"], "--robot_ip is missing: give the robot's address, or --sim"),
-        (["eval_real_robot.py", "-o", tmp_path / "eval"], "--input is missing"),
-    ]:
-        command = Command(repository, tmp_path / "log", *arguments)
-        said = command.wait()
-        assert message in said
-        assert command.process.returncode != 0
