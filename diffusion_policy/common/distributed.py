@@ -132,8 +132,7 @@ def mean_(tensor: Tensor) -> Tensor:
 @torch.no_grad()
 def broadcast_(tensors: Iterable[Tensor]) -> None:
     """Makes tensors those of the first process, in place."""
-    values = [tensor.detach() for tensor in tensors]
-    if world_size() > 1 and values:
-        group = dist.group.WORLD
-        assert group is not None
+    values = [tensor.detach() for tensor in tensors] if world_size() > 1 else []
+    group = dist.group.WORLD
+    if values and group is not None:
         dist._broadcast_coalesced(group, values, BROADCAST_BYTES, 0)

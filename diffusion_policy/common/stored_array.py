@@ -17,6 +17,7 @@ from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
+from diffusion_policy.common.distributed import processes_here
 from diffusion_policy.common.memory import free_memory
 from diffusion_policy.common.zarr_array import ZarrArray, compressor_of, damaged, get_array, read_array, subgroup
 from diffusion_policy.common.zarr_store import StoreLike, open_group
@@ -113,8 +114,9 @@ class StoredArray:
         if self._reader is None or self._reader.process != os.getpid():
             workers = torch.utils.data.get_worker_info()
             n_processes = 1 if workers is None else workers.num_workers
-            cache_bytes = min(CACHE_BYTES, SHARE_OF_FREE_MEMORY * free_memory()) / (n_processes * self._n_shares)
-            self._reader = _Reader(self._open(), len(self), self._convert, cache_bytes)
+            cache_bytes = min(CACHE_BYTES, SHARE_OF_FREE_MEMORY * free_memory() / processes_here())
+            share = cache_bytes / (n_processes * self._n_shares)
+            self._reader = _Reader(self._open(), len(self), self._convert, share)
         return self._reader
 
 

@@ -95,7 +95,7 @@ def _load(zarr_path: str, shape_meta: ShapeMeta | None, in_memory: InMemory) -> 
             check_shape_meta(shape_meta, shapes, zarr_path)
     if has_images:
         return load_zarr(zarr_path, ["state", "action"], ["img"], in_memory)
-    buffer = load_zarr(zarr_path, ["state", "action"])
+    buffer = load_zarr(zarr_path, ["state", "action"], in_memory=True)
     data = {"img": _render(buffer["state"], size=image_shape[0]), **dict(buffer.items())}
     return ReplayBuffer({"data": data, "meta": {"episode_ends": buffer.episode_ends}})
 

@@ -138,7 +138,8 @@ class TrainWorkspace(BaseWorkspace):
         precision = choose_precision(cfg.get("precision", "auto"), device)
         part: dict[str, Any] = {"rank": rank(), "n_ranks": world_size()}
         for loader in ("dataloader", "val_dataloader"):
-            check_divides(self.cfg[loader].batch_size, world_size(), f"{loader}.batch_size")
+            batch_size = OmegaConf.select(self.cfg, f"{loader}.batch_size", default=world_size())
+            check_divides(batch_size, world_size(), f"{loader}.batch_size")
         payload = self._payload_to_resume()
         if self.cfg.checkpoint.save_last_snapshot:
             logger.warning("checkpoint.save_last_snapshot is ignored: a checkpoint holds everything there is to resume")

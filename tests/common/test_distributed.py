@@ -26,7 +26,11 @@ def _talk():
     rank = distributed.rank()
     mean = mean_(torch.arange(3.0) * rank)
     weights = [torch.full((2, 3), rank, dtype=torch.float32).T, torch.nn.Parameter(torch.full((4,), float(rank + 5)))]
+    versions = [weight._version for weight in weights]
     broadcast_(weights)
+    broadcast_([])
+    if rank > 0:  # what depends on the weights sees that they are others
+        assert all(weight._version > version for weight, version in zip(weights, versions, strict=True))
     said = []
     first_only(said.append)(rank)
     offset = rank + 10
