@@ -7,7 +7,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def render_page(template: Path, **values: Any) -> str:
-    """The HTML of a template, which extends `report_page.html` of this folder."""
+    """The HTML of a template, which extends `report_page.html` and may use `report_parts.html` of this folder."""
     environment = Environment(
         loader=FileSystemLoader([template.parent, Path(__file__).parent]),
         autoescape=True,

@@ -84,3 +84,4 @@ def prepare_process() -> None:
     """For a command that talks to a person in the terminal."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("diffusion_policy").setLevel(logging.INFO)
+    logging.getLogger("diffusion_policy.real_world.sim.ur_server").setLevel(logging.ERROR)  # it tells of every goodbye

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,20 @@ def blocked_interrupts():
     yield
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupted_when(path):
+    """Sends SIGINT to this process as soon as there is a file."""
+
+    def interrupt():
+        wait_for(path.exists)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    yield
+    thread.join()
 
 
 def python(code):
@@ -72,15 +87,9 @@ def test_interrupts_are_passed_on(tmp_path):
         "except KeyboardInterrupt:\n    pathlib.Path('saved').touch(); raise SystemExit(1)"
     )
 
-    def interrupt():
-        wait_for((tmp_path / "begun").exists)
-        signal.raise_signal(signal.SIGINT)
-
     before = signal.getsignal(signal.SIGINT)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    assert worker_fn(python(code)) == -signal.SIGINT
-    thread.join()
+    with interrupted_when(tmp_path / "begun"):
+        assert worker_fn(python(code)) == -signal.SIGINT
     assert (tmp_path / "saved").exists()
     assert signal.getsignal(signal.SIGINT) == before
 
@@ -95,14 +104,8 @@ def test_a_command_that_ignores_interrupts_is_killed_with_all_it_started(tmp_pat
         "os.rename('pids.tmp', 'pids'); time.sleep(60)"
     )
 
-    def interrupt():
-        wait_for((tmp_path / "pids").exists)
-        signal.raise_signal(signal.SIGINT)
-
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    assert worker_fn(python(code)) == -signal.SIGINT
-    thread.join()
+    with interrupted_when(tmp_path / "pids"):
+        assert worker_fn(python(code)) == -signal.SIGINT
     for pid in map(int, (tmp_path / "pids").read_text().split()):
         wait_for(lambda pid=pid: not is_alive(pid))
 
