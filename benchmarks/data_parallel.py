@@ -75,7 +75,8 @@ class Way:
         cfg.dataloader.batch_size = batch_size
         part = {"rank": 0, "n_ranks": 1} if is_alone else {"rank": rank(), "n_ranks": n_processes()}
         device = local_device(cfg.training.device)
-        batches = BatchSource(dataset, device, resident=resident, **cfg.dataloader, **part)
+        # Without a last, smaller batch, of which the step would be captured in a graph of its own.
+        batches = BatchSource(dataset, device, resident=resident, drop_last=True, **cfg.dataloader, **part)
         self.workspace = TrainWorkspace(cfg, tempfile.gettempdir())
         self.workspace._build(dataset, len(batches), device)
         if not is_alone:
@@ -104,6 +105,11 @@ class Way:
             self.loss.item()  # waits for the device
         self.seconds.append((time.perf_counter() - start) / n_steps)
         gather(None)
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether steps are replayed from a CUDA graph."""
+        return self.train_step._graph is not None
 
     def weights_agree(self) -> bool:
         """Whether all processes have the same weights, to the bit."""
@@ -149,7 +155,7 @@ def report(ways: dict[str, Way], device: torch.device, n: int) -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
     print(f"\nHybrid image policy on {n} x {name}, torch {torch.__version__}")
     columns = "".join(f"{column:>12}" for column in ("median", "p5", "p95", "samples/s", "speed-up", "efficiency"))
-    print(f"  {'':44}{columns}{'loss':>10}  weights agree")
+    print(f"  {'':44}{columns}{'loss':>10}{'graph':>8}  weights agree")
     base = 0.0
     for name, way in ways.items():
         low, median, high = np.percentile(way.seconds[1:], [5, 50, 95])  # the first round warms up
@@ -157,7 +163,10 @@ def report(ways: dict[str, Way], device: torch.device, n: int) -> None:
         base = base or rate
         times = "".join(f"{1e3 * seconds:>10.2f}ms" for seconds in (median, low, high))
         scaling = f"{rate / base:>11.2f}x" + (f"{'':>12}" if way.is_alone else f"{rate / base / n:>12.2f}")
-        print(f"  {name:<44}{times}{rate:>12.1f}{scaling}{way.loss.item():>10.4f}  {agree[name]}", flush=True)
+        print(
+            f"  {name:<44}{times}{rate:>12.1f}{scaling}{way.loss.item():>10.4f}{way.is_graph!s:>8}  {agree[name]}",
+            flush=True,
+        )
     if device.type == "cuda":
         print(f"  GPU memory of the first, all ways at once: {torch.cuda.max_memory_allocated() / 1e9:.1f} GB at most")
 
