@@ -1,25 +1,19 @@
 """Arrays larger than memory: rows are read from their store as they are needed, a few chunks are kept."""
 
-import asyncio
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from types import EllipsisType
 from typing import Any
 
 import numpy as np
 import torch.utils.data
-import zarr
-from numcodecs import Blosc
 from numpy.typing import DTypeLike
-from zarr.buffer import default_buffer_prototype
-from zarr.core.sync import sync
-from zarr.storage import LocalStore, StorePath
 
 from diffusion_policy.common.distributed import processes_here
 from diffusion_policy.common.memory import free_memory
-from diffusion_policy.common.zarr_array import ZarrArray, compressor_of, damaged, get_array, read_array, subgroup
+from diffusion_policy.common.zarr_array import ZarrArray, get_array, subgroup
+from diffusion_policy.common.zarr_chunks import chunk_rows, read_chunks
 from diffusion_policy.common.zarr_store import StoreLike, open_group
 
 CACHE_BYTES = 512e6
@@ -145,71 +139,9 @@ class _Reader:
                 self._kept.popitem(last=False)
         return [found[number] for number in numbers.tolist()]
 
-    def _read(self, numbers: Sequence[int]) -> list[np.ndarray]:
-        if not _is_plain(self._array):
-            return [self._converted(read_array(self._array, self._rows(number)), number) for number in numbers]
-        encoded = _encoded(self._array, numbers)
-        decoded = map(self._decoded, encoded, numbers)
-        return [self._converted(rows, number) for rows, number in zip(decoded, numbers, strict=True)]
-
-    def _rows(self, number: int) -> slice:
-        length = self._array.chunks[0]
-        return slice(number * length, min((number + 1) * length, self._n_rows))
-
-    def _decoded(self, value: bytes | None, number: int) -> np.ndarray:
-        rows = self._rows(number)
-        n_rows = rows.stop - rows.start
-        array = self._array
-        if value is None:  # never written, as zarr has it
-            return np.full((n_rows, *array.shape[1:]), array.fill_value, array.dtype)
-        codec = compressor_of(array)
-        if isinstance(codec, Blosc) and int.from_bytes(value[12:16], "little") != len(value):  # it would read on
-            raise damaged(array, ValueError(f"chunk {number} was cut short"))
-        try:
-            flat = np.frombuffer(value if codec is None else codec.decode(value), array.dtype)
-            return flat.reshape(array.chunks)[:n_rows]
-        except (ValueError, RuntimeError) as error:
-            raise damaged(array, error) from error
-
-    def _converted(self, rows: np.ndarray, number: int) -> np.ndarray:
-        return rows if self._convert is None else self._convert(rows, self._rows(number).start)
-
-
-def _is_plain(array: ZarrArray) -> bool:
-    """Whether a chunk is rows, encoded by one compressor: then decoding it here is many times faster than in zarr."""
-    metadata = array.metadata
-    return (
-        metadata.zarr_format == 2
-        and not metadata.filters
-        and metadata.order == "C"
-        and tuple(array.chunks[1:]) == tuple(array.shape[1:])
-        and not array.dtype.hasobject
-    )
-
-
-def _encoded(array: ZarrArray, numbers: Sequence[int]) -> list[bytes | None]:
-    """Chunks as they are stored."""
-    keys = [array.metadata.encode_chunk_key((number, *(0,) * (array.ndim - 1))) for number in numbers]
-    if isinstance(array.store, LocalStore):  # in a third of the time
-        return [_content(array.store.root / array.path / key) for key in keys]
-    return sync(_fetch([array.store_path / key for key in keys])) if keys else []
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-async def _fetch(paths: Sequence[StorePath]) -> list[bytes | None]:
-    """What is at these paths, several at the same time."""
-    prototype = default_buffer_prototype()
-    limit = asyncio.Semaphore(zarr.config.get("async.concurrency"))
-
-    async def fetch(path: StorePath) -> bytes | None:
-        async with limit:
-            value = await path.get(prototype)
-        return None if value is None else value.to_bytes()
-
-    return await asyncio.gather(*map(fetch, paths))
+    def _read(self, numbers: list[int]) -> list[np.ndarray]:
+        chunks = read_chunks(self._array, numbers, self._n_rows)
+        if self._convert is None:
+            return chunks
+        starts = [chunk_rows(self._array, number, self._n_rows).start for number in numbers]
+        return list(map(self._convert, chunks, starts))
