@@ -29,13 +29,14 @@ bench: setup  ## run every benchmark in benchmarks/, each against its baseline i
 	.venv/bin/python benchmarks/data_loading.py
 	.venv/bin/python benchmarks/sampling.py
 	.venv/bin/python benchmarks/train_step.py
+	.venv/bin/python benchmarks/data_parallel.py
 	.venv/bin/python benchmarks/rollout.py --episodes 8 --max-steps 48
 	.venv/bin/python benchmarks/image_loading.py
 	.venv/bin/python benchmarks/checkpoints.py
 	.venv/bin/python benchmarks/checkpoint_saving.py
+	.venv/bin/python benchmarks/serving.py
 	.venv/bin/python benchmarks/cameras.py
 	.venv/bin/python benchmarks/robot.py --seconds 10 --rounds 2
-	.venv/bin/python benchmarks/serving.py
 
 lock:  ## write requirements.lock anew from pyproject.toml
 	./setup.sh lock

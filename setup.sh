@@ -102,7 +102,8 @@ make_environment() {
     uv=$(find_uv "$python")
     .venv/bin/python --version >/dev/null 2>&1 || "$uv" venv --quiet --clear --python "$python" .venv
     echo "setup: installing the packages of requirements.lock into .venv (some GB, once)"
-    "$uv" pip sync --quiet --python .venv --require-hashes requirements.lock
+    # Compiled here, for processes that may not write bytecode would compile some thousand files at every start.
+    "$uv" pip sync --quiet --python .venv --compile-bytecode --require-hashes requirements.lock
     "$uv" pip install --quiet --python .venv --no-deps --editable .
     check_shared_libraries
     check_rendering

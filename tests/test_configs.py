@@ -37,6 +37,7 @@ EVERYWHERE = {
     "training.step": "auto",
     "training.precision": "auto",
     "training.log_every": 50,
+    "training.process_timeout_sec": 1800,
     "logging.mode": "auto",
     "checkpoint.on_save_error": "warn",
 }
@@ -128,6 +129,7 @@ def _task_section(cfg, task):
     """The section `task`, without what ours adds on purpose."""
     added = PUSHT_IMAGE_DATASET if task == "pusht_image" else {}
     dataset = dict(cfg["task"]["dataset"])
+    assert dataset.pop("in_memory", "auto") == "auto"
     for key, source in added.items():
         assert dataset.pop(key) == cfg[source]
     return {**cfg["task"], "dataset": dataset}

@@ -1,8 +1,8 @@
-"""Hydra configs: the `eval` resolver, and instantiation that explains what is wrong with a config."""
+"""Hydra configs: the `eval` resolver, leaves by key, and instantiation that explains what is wrong with a config."""
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import hydra
@@ -31,6 +31,15 @@ def check_keys(section: Iterable[str], known: Iterable[str], where: str) -> None
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(f"unknown key {key!r} in {where}: {hint}It takes {', '.join(sorted(known))}")
+
+
+def flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of a config by their dotted key, as written in an override."""
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from flatten(value, f"{prefix}.{key}" if prefix else str(key))
+    elif prefix:
+        yield prefix, node
 
 
 def instantiate(cfg: DictConfig, where: str, **kwargs: Any) -> Any:

@@ -20,19 +20,20 @@ log = logging.getLogger(__name__)
 
 
 def read_json_log(path: str | os.PathLike[str], required_keys: Iterable[str] = (), **kwargs: Any) -> "pd.DataFrame":
-    """The complete records that mention any of `required_keys`, one row each.
+    """The complete records that mention any of `required_keys`, one row each; damaged lines are left out.
 
     Args:
         required_keys: text to look for in a record's line; without any, the frame is empty.
         **kwargs: further arguments of `pandas.read_json`.
     """
-    import pandas as pd  # takes a second, which those who only write need not spend
-
     required_keys = tuple(required_keys)
     with open(path, "rb") as file:
-        lines = [line.decode() for line in _complete_lines(file)]
+        lines = [line.decode(errors="replace") for line in _complete_lines(file)]
     chosen = [line for line in lines if any(key in line for key in required_keys)]
-    return pd.read_json(io.StringIO("".join(chosen)), **{"lines": True, **kwargs}) if chosen else pd.DataFrame()
+    try:
+        return _frame(chosen, **kwargs)
+    except (ValueError, TypeError):
+        return _frame([line for line in chosen if _parsed(line) is not None], **kwargs)
 
 
 class JsonLogger:
@@ -112,14 +113,20 @@ class JsonLogger:
         return self.file
 
 
+def _frame(lines: list[str], **kwargs: Any) -> "pd.DataFrame":
+    import pandas as pd  # takes a second, which those who only write need not spend
+
+    return pd.read_json(io.StringIO("".join(lines)), **{"lines": True, **kwargs}) if lines else pd.DataFrame()
+
+
 def _complete_lines(file: io.BufferedIOBase) -> Iterator[bytes]:
     return (line for line in file if line.endswith(b"\n"))
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
+def _parsed(line: bytes | str) -> dict[str, Any] | None:
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, TypeError):
         record = None
     if not isinstance(record, dict):
         log.warning("a line of the log is no JSON object: %.80r", line)

@@ -1,5 +1,6 @@
 """The state of every random generator a run draws from."""
 
+import hashlib
 import random
 from typing import Any
 
@@ -13,6 +14,12 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     np.random.seed(seed)
     random.seed(seed)
+
+
+def process_seed(seed: int, rank: int, step: int) -> int:
+    """A seed for one of the processes that train together from a step on, unlike the others' and unlike `seed`."""
+    digest = hashlib.sha256(f"{seed} {rank} {step}".encode()).digest()
+    return int.from_bytes(digest[:4], "little")  # numpy takes no more
 
 
 def get_random_state() -> dict[str, Any]:

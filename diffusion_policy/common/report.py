@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
 from omegaconf import OmegaConf
 
 from diffusion_policy.common.atomic_file import atomic_path
+from diffusion_policy.common.config import flatten
 from diffusion_policy.common.report_charts import Curve, draw_charts
+from diffusion_policy.common.report_page import render_page
 from diffusion_policy.common.statistics import SUCCESS_REWARD, ScoreSummary, seed_scores, summarize_scores
 
 logger = logging.getLogger(__name__)
@@ -61,7 +62,8 @@ def write_report(output_dir: str | os.PathLike[str]) -> Path:
     """
     run = read_run(Path(output_dir))
     videos, n_omitted = _videos(run)
-    html = _template().render(
+    html = render_page(
+        _TEMPLATE,
         title=_title(run),
         overrides=run.overrides,
         figures=_headline_figures(run),
@@ -70,17 +72,12 @@ def write_report(output_dir: str | os.PathLike[str]) -> Path:
         videos=videos,
         n_omitted=n_omitted,
         metrics=_other_metrics(run.result),
-        config=dict(_flatten(run.config)),
+        config=dict(flatten(run.config)),
     )
     path = run.folder / "report.html"
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
     return path
-
-
-def _template() -> Template:
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
 
 
 # Reading a run folder
@@ -305,12 +302,3 @@ def _other_metrics(result: Mapping[str, Any]) -> dict[str, str]:
         for key, value in result.items()
         if "/" in key and isinstance(value, int | float) and "/sim_max_reward_" not in key
     }
-
-
-def _flatten(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves of a config by their dotted key, as written in an override."""
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    elif prefix:
-        yield prefix, "null" if node is None else node

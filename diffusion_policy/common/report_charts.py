@@ -2,13 +2,14 @@
 
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain, cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 
-from diffusion_policy.common.statistics import summarize_scores
+from diffusion_policy.common.statistics import summarize_scores, t_interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -71,6 +72,46 @@ def draw_charts(curves: Mapping[str, Curve], rollouts: Mapping[int, Mapping[str,
     return charts
 
 
+def draw_seed_scores(scores: Mapping[str, Sequence[Curve]]) -> Markup:
+    """Inline SVG of the scores of several training seeds.
+
+    Args:
+        scores: by label the curve of each seed, finite: drawn thin, with their mean and its 95 % interval (Student's t)
+            where all of them have a value.
+    """
+    return _svg(_draw_seed_scores, scores)
+
+
+def draw_seed_losses(losses: Mapping[str, Sequence[Curve]]) -> Markup:
+    """Inline SVG of the losses of several training seeds, drawn like their scores."""
+    return _svg(_draw_seed_losses, losses)
+
+
+def _draw_seed_scores(axes: "Axes", scores: Mapping[str, Sequence[Curve]]) -> None:
+    _draw_seeds(axes, scores)
+    _show_unit_interval(axes)
+
+
+def _draw_seed_losses(axes: "Axes", losses: Mapping[str, Sequence[Curve]]) -> None:
+    _draw_seeds(axes, losses)
+    curves = list(chain(*losses.values()))
+    _use_log_scale(axes, curves)
+    if axes.get_yscale() == "log":  # on which an interval may go down to nothing
+        axes.set_ylim(bottom=0.9 * min(min(curve.values()) for curve in curves))
+
+
+def _draw_seeds(axes: "Axes", quantities: Mapping[str, Sequence[Curve]]) -> None:
+    for color, (label, curves) in zip(cycle(_SERIES), quantities.items(), strict=False):
+        for curve in curves:
+            _plot(axes, curve, color, alpha=0.35, linewidth=0.8, marker=None)
+        steps = sorted(set.intersection(*(set(curve) for curve in curves)))
+        values = {step: [curve[step] for curve in curves] for step in steps}
+        if values:
+            _plot(axes, {step: float(np.mean(at_step)) for step, at_step in values.items()}, color, label)
+            low, high = zip(*(t_interval(at_step) for at_step in values.values()), strict=True)
+            axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+
+
 def _draw_scores(axes: "Axes", scores: Mapping[str, Curve], rollouts: Mapping[int, Mapping[str, Any]]) -> None:
     summaries = {step: summarize_scores(rollouts[step]) for step in sorted(rollouts)}
     for color, key in zip(_SERIES, sorted(scores), strict=False):
@@ -80,6 +121,11 @@ def _draw_scores(axes: "Axes", scores: Mapping[str, Curve], rollouts: Mapping[in
         if len(band) > 1:
             steps, low, high = zip(*band, strict=True)
             axes.fill_between(steps, low, high, color=color, alpha=0.15, linewidth=0)
+    _show_unit_interval(axes)
+
+
+def _show_unit_interval(axes: "Axes") -> None:
+    """All there is, and 0 to 1 at least."""
     axes.set_ylim(bottom=min(0, axes.get_ylim()[0]), top=max(1, axes.get_ylim()[1]))
 
 
@@ -91,7 +137,7 @@ def _draw_losses(axes: "Axes", losses: Mapping[str, Curve]) -> None:
             _plot(axes, _smooth(curve), color, label)
         else:
             _plot(axes, curve, color, label)
-    _use_log_scale(axes, losses)
+    _use_log_scale(axes, losses.values())
 
 
 def _draw_single(axes: "Axes", curve: Curve) -> None:
@@ -105,7 +151,7 @@ def _plot(axes: "Axes", curve: Curve, color: str, label: str | None = None, **st
     chosen = steps[np.unique(np.linspace(0, len(steps) - 1, _MAX_POINTS).astype(int))]
     values = [curve[step] if np.isfinite(curve[step]) else np.nan for step in chosen]
     marker = "o" if len(chosen) <= _MAX_MARKERS else None
-    axes.plot(chosen, values, color=color, label=label, marker=marker, **style)
+    axes.plot(chosen, values, color=color, label=label, **{"marker": marker, **style})
 
 
 def _smooth(curve: Curve) -> Curve:
@@ -118,8 +164,8 @@ def _smooth(curve: Curve) -> Curve:
     return dict(zip(steps, smooth.tolist(), strict=True))
 
 
-def _use_log_scale(axes: "Axes", curves: Mapping[str, Curve]) -> None:
-    values = np.array([value for curve in curves.values() for value in curve.values() if np.isfinite(value)])
+def _use_log_scale(axes: "Axes", curves: Iterable[Curve]) -> None:
+    values = np.array([value for curve in curves for value in curve.values() if np.isfinite(value)])
     if values.min() > 0 and values.max() > 10 * values.min():
         from matplotlib.ticker import LogLocator, NullLocator
 

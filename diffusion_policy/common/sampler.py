@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_policy.common.replay_buffer import ReplayBuffer
+from diffusion_policy.common.stored_array import StoredArray
 from diffusion_policy.common.zarr_array import Array, read_array
 
 
@@ -134,7 +135,7 @@ class SequenceSampler:
         self.key_first_k = dict(key_first_k)
         self.sequence_length = sequence_length
         self.replay_buffer = replay_buffer
-        self.arrays: dict[str, Array] = {key: replay_buffer[key] for key in self.keys}
+        self.arrays: dict[str, Array | StoredArray] = {key: replay_buffer[key] for key in self.keys}
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -203,12 +204,16 @@ def _extended(steps: np.ndarray, length: int) -> np.ndarray:
     return extended
 
 
-def _gather(array: Array, rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _gather(array: Array | StoredArray, rows: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Rows `(B, T)` of an array, each read once; NaN or 0 where not `wanted`."""
     if isinstance(array, np.ndarray) and wanted.all():
         return array[rows]
     unique, inverse = np.unique(rows[wanted], return_inverse=True)
-    steps = array[unique] if isinstance(array, np.ndarray) else array.oindex[unique]
+    steps: Any
+    if isinstance(array, StoredArray):
+        steps = array.take(unique)
+    else:
+        steps = array[unique] if isinstance(array, np.ndarray) else array.oindex[unique]
     result = np.full((*rows.shape, *array.shape[1:]), _missing(array.dtype), dtype=array.dtype)
     result[wanted] = np.asarray(steps)[inverse]
     return result

@@ -1,4 +1,4 @@
-"""How sure a score is: confidence intervals of means and of success rates over rollouts."""
+"""How sure a score is: confidence intervals of means and of success rates over rollouts or training seeds."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -59,6 +59,25 @@ def bootstrap_interval(values: Iterable[float], confidence: float = 0.95, seed: 
         return float(sample[0]), float(sample[0])
     result = bootstrap((sample,), np.mean, confidence_level=confidence, method="percentile", batch=1000, rng=seed)
     return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def t_interval(values: Iterable[float], confidence: float = 0.95) -> Interval:
+    """Student's t interval of the mean, for a handful of values such as one a training seed.
+
+    It is ``(nan, nan)`` for a single value, which says nothing about how much they vary, and when one is not finite.
+
+    Raises:
+        ValueError: if ``values`` is empty.
+    """
+    from scipy.special import stdtrit  # slow to import
+
+    sample = np.fromiter(values, dtype=np.float64)
+    if sample.size == 0:
+        raise ValueError("expected at least one value, got none")
+    if sample.size == 1 or not np.isfinite(sample).all():
+        return np.nan, np.nan
+    half_width = stdtrit(sample.size - 1, (1 + confidence) / 2) * sample.std(ddof=1) / np.sqrt(sample.size)
+    return float(sample.mean() - half_width), float(sample.mean() + half_width)
 
 
 def seed_scores(log: Mapping[str, Any]) -> dict[str, dict[int, float]]:

@@ -10,7 +10,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from warnings import catch_warnings, simplefilter
 from zipfile import BadZipFile
 
@@ -97,21 +97,31 @@ def get_array(group: zarr.Group, name: str) -> ZarrArray:
     raise KeyError(f"no array {name!r} in zarr group {group.path!r}, which has {array_names(group)}")
 
 
-def read_array(array: Array, rows: slice | EllipsisType = ...) -> np.ndarray:
+class Rows(Protocol):
+    """Anything else that gives numpy arrays of rows."""
+
+    def __getitem__(self, rows: slice | EllipsisType) -> np.ndarray: ...
+
+
+def read_array(array: "Array | Rows", rows: slice | EllipsisType = ...) -> np.ndarray:
     """Reads an array, or rows of it.
 
     Raises:
         ValueError: a chunk is damaged.
     """
-    if isinstance(array, np.ndarray):
+    if not isinstance(array, zarr.Array):
         return array[rows]
     try:
         return np.asarray(array[rows])
     except (BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-        raise ValueError(
-            f"cannot read array {array.path} of {array.store}: {error}. The dataset is damaged: fetch or "
-            "convert it again"
-        ) from error
+        raise damaged(array, error) from error
+
+
+def damaged(array: ZarrArray, error: Exception) -> ValueError:
+    """What to raise where a chunk cannot be read."""
+    return ValueError(
+        f"cannot read array {array.path} of {array.store}: {error}. The dataset is damaged: fetch or convert it again"
+    )
 
 
 def written_chunks(array: ZarrArray) -> NDArray[np.bool_]:

@@ -12,12 +12,15 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, ZipStore
 
+from diffusion_policy.common.remote_store import is_url, open_url
+
 PathLike: TypeAlias = str | os.PathLike[str]
 StoreLike: TypeAlias = Store | PathLike | MutableMapping[str, Any]
 Mode: TypeAlias = Literal["r", "r+", "a", "w", "w-"]
 IfExists: TypeAlias = Literal["replace", "skip", "raise"]
 
 _EXPECTED = "give the path of a .zarr folder or a .zarr.zip file"
+_LOCAL = "file://"
 _MARKERS = (".zgroup", "zarr.json")
 
 
@@ -27,10 +30,10 @@ def is_path(store: object) -> TypeGuard[PathLike]:
 
 
 def open_group(store: StoreLike, mode: Mode = "r") -> zarr.Group:
-    """Opens the root group of a store, a folder or a `.zarr.zip` file.
+    """Opens the root group of a store, a folder, a `.zarr.zip` file or what a URL stands for.
 
     Args:
-        store: zarr 3 store, path, or a plain dict that a zarr MemoryStore keeps its values in.
+        store: zarr 3 store, path, URL, or a plain dict that a zarr MemoryStore keeps its values in.
         mode: 'r' reads and never modifies; 'r+' also writes; 'a' creates what is missing; 'w' starts anew in
             place of an existing zarr; 'w-' creates and must not find anything.
 
@@ -46,7 +49,9 @@ def open_group(store: StoreLike, mode: Mode = "r") -> zarr.Group:
         return _open_root(store, mode)
     if not is_path(store):
         raise TypeError(f"expected a zarr 3 store, a path or a dict, got {type(store).__name__}: {store!r}")
-    path = Path(store).expanduser()
+    if is_url(store) and not store.startswith(_LOCAL):
+        return open_url(store, mode)
+    path = Path(os.fspath(store).removeprefix(_LOCAL)).expanduser()
     if mode in ("w", "w-") or (mode == "a" and not _has_content(path)):
         _make_room(path, mode)
         return _open_root(LocalStore(path), "a")
@@ -71,6 +76,8 @@ def write_path(path: PathLike, write: Callable[[zarr.Group], None], if_exists: I
         FileExistsError: `path` exists, and either `if_exists` is 'raise' or it is no zarr folder or zip file.
     """
     check_choice("if_exists", if_exists, IfExists)
+    if is_url(path):
+        raise ValueError(f"cannot write to {path}: write a folder and upload that")
     final = Path(path).expanduser().absolute()
     if final.exists() and if_exists == "skip":
         return

@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_policy.common.replay_buffer import ReplayBuffer
-from diffusion_policy.dataset.data_checks import check_finite
 from diffusion_policy.dataset.lowdim_dataset import ObsActionDataset, check_dims
+from diffusion_policy.dataset.zarr_loading import InMemory, load_zarr
 from diffusion_policy.model.common.normalizer import LinearNormalizer, SingleFieldLinearNormalizer
 
 OBS_DIM, ACTION_DIM = 16, 2
@@ -24,12 +23,13 @@ class BlockPushLowdimDataset(ObsActionDataset):
     `action` (2) is how far the effector's target moves, or in the `_abs` data where to (m).
 
     Args:
-        zarr_path: folder or zip of the demonstrations.
+        zarr_path: folder, zip or URL of the demonstrations.
         obs_key: array of observations, `(N, 16)`.
         action_key: array of actions, `(N, 2)`.
         obs_eef_target: without, the effector's target reads 0 in observations.
         use_manual_normalizer: one scale for all x, one for all y and one for all angles, so that distances between
             things are kept; else one for each number.
+        in_memory: whether the arrays are read into memory, or stay where they are; "auto": if they fit.
         For the others see ReplayBufferDataset.
     """
 
@@ -46,21 +46,21 @@ class BlockPushLowdimDataset(ObsActionDataset):
         seed: int = 42,
         val_ratio: float = 0.0,
         max_train_episodes: int | None = None,
+        in_memory: InMemory = "auto",
     ) -> None:
         self.obs_keys, self.action_key = [obs_key], action_key
         self.obs_eef_target = obs_eef_target
         self.use_manual_normalizer = use_manual_normalizer
         try:
-            replay_buffer = ReplayBuffer.copy_from_path(zarr_path, keys=[obs_key, action_key])
+            replay_buffer = load_zarr(zarr_path, [obs_key, action_key], in_memory=in_memory)
         except FileNotFoundError as error:
             error.add_note(
                 "To make some: python -m diffusion_policy.scripts.generate_bet_blockpush -o PATH, with --abs_action "
                 "for the _abs task. To convert those of Behavior Transformers: scripts.bet_blockpush_conversion."
             )
             raise
-        steps = {"obs": replay_buffer[obs_key][0], "action": replay_buffer[action_key][0]}
+        steps = {"obs": replay_buffer[obs_key][:1][0], "action": replay_buffer[action_key][:1][0]}
         check_dims(zarr_path, steps, obs=OBS_DIM, action=ACTION_DIM)
-        check_finite(replay_buffer, zarr_path)
         super().__init__(
             replay_buffer,
             horizon=horizon,

@@ -6,6 +6,7 @@ Processes that start together wait for the first, and what a killed one has writ
 
 import fcntl
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,22 +14,16 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import zarr
-from zarr.storage import MemoryStore
-
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.shape_meta import ShapeMeta
-from diffusion_policy.common.zarr_store import open_group
+from diffusion_policy.common.zarr_store import StoreLike, open_group
 from diffusion_policy.dataset.image_loading import load_images
+from diffusion_policy.dataset.zarr_loading import InMemory, holds, stored_images
 
 log = logging.getLogger(__name__)
 
 QUALITY = 50
 """dB of PSNR that images keep, about, where they are compressed."""
-
-SHARE_OF_FREE_MEMORY = 0.5
-"""Most of the free memory that decoded images take."""
 
 
 def ensure_cache(
@@ -66,29 +61,30 @@ def write_cache(cache: Path, fingerprint: str, write: Callable[[Path], None]) ->
     shutil.rmtree(partial)
 
 
-def load_cached(group: zarr.Group, shape_meta: ShapeMeta, source: str) -> ReplayBuffer:
-    """The observations of `shape_meta` and `action` of a stored replay buffer, in memory.
+def load_cached(location: StoreLike, shape_meta: ShapeMeta, source: str, in_memory: InMemory = "auto") -> ReplayBuffer:
+    """The observations of `shape_meta` and `action` of a stored replay buffer.
 
-    All are numpy arrays, images as uint8, except images that do not fit: these are zarr arrays that stay compressed.
+    All are numpy arrays, images as uint8, except images that are not to be held in memory: these stay compressed.
 
     Args:
+        location: of the replay buffer, as for `open_group`.
         source: where the data come from, for messages.
+        in_memory: whether images are decoded into memory; "auto": if they fit.
     """
-    stored = ReplayBuffer(group)
-    ends = stored.episode_ends
-    states = ReplayBuffer.copy_from_store(group, keys=[*shape_meta.low_dim_keys, "action"])
-    if fit(sum(int(np.prod(stored[key].shape)) for key in shape_meta.rgb_keys)):
-        images: Any = {key: load_images(stored[key], key, ends, source) for key in shape_meta.rgb_keys}
-    else:
-        log.info("The images of %s stay compressed in memory: decoded they would not fit", source)
-        store = MemoryStore()  # a file's handle would be shared with the processes that load batches
-        images = dict(ReplayBuffer.copy_from_store(group, store=store, keys=shape_meta.rgb_keys).items())
+    group = open_group(location)
+    with closing(group.store):
+        stored = ReplayBuffer(group)
+        ends = stored.episode_ends
+        states = ReplayBuffer.copy_from_store(group, keys=[*shape_meta.low_dim_keys, "action"])
+        n_bytes = sum(math.prod(stored[key].shape) for key in shape_meta.rgb_keys)
+        images: dict[str, Any] = {}
+        is_held = holds(in_memory, n_bytes, source)
+        for key in shape_meta.rgb_keys:
+            if is_held:
+                images[key] = load_images(stored[key], key, ends, source)
+            else:
+                images[key] = stored_images(location, stored[key], key, ends, len(shape_meta.rgb_keys))
     return ReplayBuffer({"data": {**images, **dict(states.items())}, "meta": {"episode_ends": ends}})
-
-
-def fit(n_bytes: int) -> bool:
-    """Whether images of this size, decoded, may be kept in memory."""
-    return n_bytes <= SHARE_OF_FREE_MEMORY * _free_memory()
 
 
 def _is_current(cache: Path, difference: Callable[[ReplayBuffer], str]) -> bool:
@@ -121,13 +117,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

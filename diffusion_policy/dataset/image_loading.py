@@ -30,25 +30,47 @@ def load_images(array: ZarrArray, name: str, episode_ends: np.ndarray, source: s
     Raises:
         ValueError: the array has another shape or type, or a value is not finite, not whole or out of range.
     """
+    check_images(array, name, source)
+    images = np.empty(array.shape, dtype=np.uint8)
+
+    def load(rows: slice) -> None:
+        as_bytes(name, episode_ends, source, read_array(array, rows), rows.start, images[rows])
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for _ in pool.map(load, row_blocks(array, _BLOCK_BYTES)):
+            pass  # the first error in the order of rows is raised here
+    return images
+
+
+def check_images(array: ZarrArray, name: str, source: str) -> None:
+    """Refuses an array that cannot hold images, by its shape and type."""
     if array.ndim != 4 or array.shape[3] != 3:
         raise ValueError(
             f"{source}: {name!r} has shape {array.shape}, expected images (N, H, W, 3): convert them, channels last"
         )
     if not (np.issubdtype(array.dtype, np.integer) or np.issubdtype(array.dtype, np.floating)):
         raise ValueError(f"{source}: {name!r} is of type {array.dtype}, expected uint8 or another type of number")
-    images = np.empty(array.shape, dtype=np.uint8)
 
-    def load(rows: slice) -> None:
-        stored, loaded = read_array(array, rows), images[rows]
-        with np.errstate(invalid="ignore"):  # of NaN and values out of range, found below
-            np.copyto(loaded, stored, casting="unsafe")
-        if not np.array_equal(loaded, stored):
-            raise ValueError(f"{source}: {_first_difference(name, stored, loaded, rows.start, episode_ends)}")
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(load, row_blocks(array, _BLOCK_BYTES)):
-            pass  # the first error in the order of rows is raised here
-    return images
+def as_bytes(
+    name: str,
+    episode_ends: np.ndarray,
+    source: str,
+    stored: np.ndarray,
+    start: int,
+    out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+    """Images `(n, H, W, 3)` of any type of number as uint8, in `out` where given; `start` is the step of the first.
+
+    Raises:
+        ValueError: a value is not finite, not whole or out of range.
+    """
+    loaded = np.empty(stored.shape, dtype=np.uint8) if out is None else out
+    with np.errstate(invalid="ignore"):  # of NaN and values out of range, found below
+        np.copyto(loaded, stored, casting="unsafe")
+    if not np.array_equal(loaded, stored):
+        raise ValueError(f"{source}: {_first_difference(name, stored, loaded, start, episode_ends)}")
+    return loaded
 
 
 def float_images(images: Tensor) -> Tensor:

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.base_dataset import BaseLowdimDataset
-from diffusion_policy.dataset.data_checks import check_finite
 from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset
+from diffusion_policy.dataset.zarr_loading import InMemory, load_zarr
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 
 
@@ -37,10 +36,11 @@ class LowdimDataset(ObsActionDataset):
     """Demonstrations of any task in a zarr.
 
     Args:
-        zarr_path: folder or zip with `data/<key>` `(N, ...)` and `meta/episode_ends`.
+        zarr_path: folder, zip or URL with `data/<key>` `(N, ...)` and `meta/episode_ends`.
         obs_keys: arrays that are the observation, side by side in this order.
         action_key: array of actions `(N, Da)`.
         obs_dim, action_dim: what the policy is built for, if it is to be checked.
+        in_memory: whether the arrays are read into memory, or stay where they are; "auto": if they fit.
         For the others see ReplayBufferDataset.
     """
 
@@ -57,10 +57,10 @@ class LowdimDataset(ObsActionDataset):
         max_train_episodes: int | None = None,
         obs_dim: int | None = None,
         action_dim: int | None = None,
+        in_memory: InMemory = "auto",
     ) -> None:
         self.obs_keys, self.action_key = list(obs_keys), action_key
-        replay_buffer = ReplayBuffer.copy_from_path(zarr_path, keys=[*self.obs_keys, action_key])
-        check_finite(replay_buffer, zarr_path)
+        replay_buffer = load_zarr(zarr_path, [*self.obs_keys, action_key], in_memory=in_memory)
         super().__init__(
             replay_buffer,
             horizon=horizon,

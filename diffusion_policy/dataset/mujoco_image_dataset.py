@@ -1,19 +1,15 @@
 """Demonstrations of an arm in MuJoCo as images, pose of the tool and opening of the gripper."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from diffusion_policy.common.replay_buffer import ReplayBuffer
-from diffusion_policy.common.zarr_store import open_group
 from diffusion_policy.dataset.base_dataset import BaseImageDataset
-from diffusion_policy.dataset.data_checks import check_finite
-from diffusion_policy.dataset.image_loading import float_images, load_images
+from diffusion_policy.dataset.image_loading import float_images
 from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset
+from diffusion_policy.dataset.zarr_loading import InMemory, load_zarr
 from diffusion_policy.model.common.normalize_util import get_image_range_normalizer
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 
@@ -24,8 +20,9 @@ class MujocoImageDataset(ReplayBufferDataset, BaseImageDataset):
     `agent_pos` is the arrays `state_keys` side by side, and what is fitted of it is what is observed of it.
 
     Args:
-        zarr_path: folder or zip with the arrays; images `(N, H, W, 3)` of whole numbers from 0 to 255.
+        zarr_path: folder, zip or URL with the arrays; images `(N, H, W, 3)` of whole numbers from 0 to 255.
         image_key, state_keys, action_key: names of the arrays.
+        in_memory: whether images are read into memory, or stay where they are; "auto": if they fit.
         For the others see ReplayBufferDataset.
     """
 
@@ -41,10 +38,11 @@ class MujocoImageDataset(ReplayBufferDataset, BaseImageDataset):
         image_key: str = "img",
         state_keys: Sequence[str] = ("robot_tcp_pose", "gripper_width"),
         action_key: str = "action",
+        in_memory: InMemory = "auto",
     ) -> None:
         self.image_key, self.state_keys, self.action_key = image_key, list(state_keys), action_key
         super().__init__(
-            _load(zarr_path, image_key, [*self.state_keys, action_key]),
+            load_zarr(zarr_path, [*self.state_keys, action_key], [image_key], in_memory),
             horizon=horizon,
             pad_before=pad_before,
             pad_after=pad_after,
@@ -69,20 +67,3 @@ class MujocoImageDataset(ReplayBufferDataset, BaseImageDataset):
 
     def _agent_pos(self, values: Mapping[str, Tensor]) -> Tensor:
         return torch.cat([values[key].to(torch.float32) for key in self.state_keys], dim=-1)
-
-
-def _load(zarr_path: str, image_key: str, other_keys: list[str]) -> ReplayBuffer:
-    group = open_group(zarr_path)
-    with closing(group.store):
-        stored = ReplayBuffer(group)
-        missing = sorted({image_key, *other_keys} - set(stored.keys()))
-        if missing:
-            raise KeyError(
-                f"{zarr_path} has no {missing}; it has {sorted(stored.keys())}. Name its arrays by image_key, "
-                "state_keys and action_key"
-            )
-        buffer = ReplayBuffer.copy_from_store(group, keys=other_keys)
-        check_finite(buffer, zarr_path)
-        images = load_images(stored[image_key], image_key, np.asarray(buffer.episode_ends), zarr_path)
-    data = {**{key: buffer[key] for key in other_keys}, image_key: images}
-    return ReplayBuffer(root={"data": data, "meta": {"episode_ends": np.asarray(buffer.episode_ends)}})

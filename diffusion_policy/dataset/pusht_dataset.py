@@ -5,20 +5,20 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.dataset.base_dataset import BaseLowdimDataset
-from diffusion_policy.dataset.data_checks import check_finite
 from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset, download_hint
+from diffusion_policy.dataset.zarr_loading import InMemory, load_zarr
 
 
 class PushTLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
     """`obs` is 9 keypoints and the agent's position (20 numbers, px), `action` the agent's target (2, px).
 
     Args:
-        zarr_path: folder or zip of the demonstrations.
+        zarr_path: folder, zip or URL of the demonstrations.
         obs_key: array of keypoints, `(N, 9, 2)`.
         state_key: array whose first two columns are the agent's position.
         action_key: array of actions, `(N, 2)`.
+        in_memory: whether the arrays are read into memory, or stay where they are; "auto": if they fit.
         For the others see ReplayBufferDataset.
     """
 
@@ -34,11 +34,11 @@ class PushTLowdimDataset(ReplayBufferDataset, BaseLowdimDataset):
         seed: int = 42,
         val_ratio: float = 0.0,
         max_train_episodes: int | None = None,
+        in_memory: InMemory = "auto",
     ) -> None:
         self.obs_key, self.state_key, self.action_key = obs_key, state_key, action_key
         with download_hint("pusht"):
-            replay_buffer = ReplayBuffer.copy_from_path(zarr_path, keys=[obs_key, state_key, action_key])
-        check_finite(replay_buffer, zarr_path)
+            replay_buffer = load_zarr(zarr_path, [obs_key, state_key, action_key], in_memory=in_memory)
         super().__init__(
             replay_buffer,
             horizon=horizon,

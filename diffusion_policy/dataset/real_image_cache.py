@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +39,10 @@ def load_recordings(dataset_path: str, shape_meta: Mapping[str, Any], use_cache:
     if use_cache:
         cache = Path(dataset_path) / f"{_name_of(shape_meta)}.zarr.zip"
         ensure_cache(cache, source.fingerprint.hex()[:12], source.difference, source.write)
-        group = open_group(cache)
-    else:
-        group = open_group({}, mode="a")
-        source.write(group.store)
-    with closing(group.store):
-        return load_cached(group, source.shape_meta, dataset_path)
+        return load_cached(cache, source.shape_meta, dataset_path)
+    store: dict[str, Any] = {}
+    source.write(open_group(store, mode="a").store)
+    return load_cached(store, source.shape_meta, dataset_path)
 
 
 class _Source:

@@ -1,6 +1,7 @@
 """What all datasets over the episodes of a replay buffer share."""
 
 import copy
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self
@@ -8,21 +9,28 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from diffusion_policy.common.distributed import is_first
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.sampler import SequenceSampler, downsample_mask, get_val_mask
+from diffusion_policy.common.stored_array import StoredArray
 from diffusion_policy.dataset.base_dataset import BaseDataset
+from diffusion_policy.dataset.data_checks import step_and_episode
 from diffusion_policy.model.common.normalizer import LinearNormalizer
+
+BLOCK_BYTES = 64e6
+"""What of data in a store is held at a time to fit a normalizer on them."""
 
 
 class ReplayBufferDataset(BaseDataset):
-    """Windows over a replay buffer in memory, of the episodes chosen for training or of the others.
+    """Windows over a replay buffer, of the episodes chosen for training or of the others.
 
     A subclass loads the buffer and says in `transform` how its windows become samples, and in `fitted_data`
     what the normalizer is fitted on, unless that is every key of the samples.
 
     Args:
-        replay_buffer: the demonstrations, as numpy arrays.
+        replay_buffer: the demonstrations, as numpy arrays or, what is large, StoredArrays.
         horizon: steps T of a window.
         pad_before: steps that a window may begin before its episode (the first step is repeated).
         pad_after: steps that a window may end after its episode (the last step is repeated).
@@ -73,16 +81,41 @@ class ReplayBufferDataset(BaseDataset):
 
     def fitted_data(self) -> dict[str, Tensor]:
         """What the normalizer is fitted on: all the data `(N, D)`, by key of the normalizer."""
-        return self.transform({key: torch.from_numpy(value) for key, value in self.replay_buffer.items()})
+        return self._fitted_rows(slice(None))
+
+    def _fitted_rows(self, rows: slice) -> dict[str, Tensor]:
+        return self.transform({key: torch.from_numpy(value[rows]) for key, value in self.replay_buffer.items()})
 
     def get_normalizer(self, mode: str = "limits", **kwargs: Any) -> LinearNormalizer:
         """Fitted on `fitted_data`; arguments as for `LinearNormalizer.fit`."""
         normalizer = LinearNormalizer()
-        normalizer.fit(self.fitted_data(), last_n_dims=1, mode=mode, **kwargs)
+        if isinstance(self.replay_buffer[self.action_key], StoredArray):
+            normalizer.fit_blocks(self._fitted_blocks(), last_n_dims=1, mode=mode, **kwargs)
+        else:
+            normalizer.fit(self.fitted_data(), last_n_dims=1, mode=mode, **kwargs)
         return normalizer
 
+    def _fitted_blocks(self) -> Iterator[dict[str, Tensor]]:
+        """The data that the normalizer is fitted on, a part of them at a time, checked."""
+        arrays = [array for _, array in self.replay_buffer.items()]
+        n_steps, n_chunk = self.replay_buffer.n_steps, max(array.chunks[0] for array in arrays)
+        n_bytes = n_chunk * sum(array.dtype.itemsize * math.prod(array.shape[1:]) for array in arrays)
+        size = n_chunk * max(1, int(BLOCK_BYTES / n_bytes))
+        title = "Statistics of the data"
+        with tqdm(total=n_steps, desc=title, unit="step", leave=False, mininterval=1, disable=not is_first()) as bar:
+            for start in range(0, n_steps, size):
+                rows = slice(start, min(start + size, n_steps))
+                block = self._fitted_rows(rows)
+                for key, values in block.items():
+                    finite = torch.isfinite(values).flatten(1).all(dim=1)
+                    if not finite.all():
+                        where = step_and_episode(start + int(finite.int().argmin()), self.replay_buffer.episode_ends)
+                        raise ValueError(f"{key!r} has NaN or infinite values, first at {where}: mend that episode")
+                yield block
+                bar.update(rows.stop - rows.start)
+
     def get_all_actions(self) -> Tensor:
-        return torch.from_numpy(self.replay_buffer[self.action_key])
+        return torch.from_numpy(self.replay_buffer[self.action_key][:])
 
 
 def observed_steps(keys: Iterable[str], n_obs_steps: int | None, horizon: int) -> dict[str, int]:

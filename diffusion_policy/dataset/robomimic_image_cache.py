@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import math
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,10 +17,10 @@ from diffusion_policy.codecs.imagecodecs_numcodecs import Jpeg2k, register_codec
 from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.robomimic_hdf5 import check_steps, demo_names, open_robomimic, read_rows
 from diffusion_policy.common.shape_meta import ShapeMeta
-from diffusion_policy.common.zarr_store import open_group
 from diffusion_policy.dataset.data_checks import check_finite, check_shape_meta
-from diffusion_policy.dataset.image_cache import QUALITY, ensure_cache, fit, load_cached
+from diffusion_policy.dataset.image_cache import QUALITY, ensure_cache, load_cached
 from diffusion_policy.dataset.robomimic_actions import check_action_dim, converted_actions
+from diffusion_policy.dataset.zarr_loading import InMemory, holds
 from diffusion_policy.model.common.absolute_actions import ENV_DIM, AbsoluteActions
 
 if TYPE_CHECKING:
@@ -31,31 +30,28 @@ log = logging.getLogger(__name__)
 
 
 def load_images_and_states(
-    path: str, shape_meta: ShapeMeta, abs_action: bool, rotation_rep: str, use_cache: bool
+    path: str, shape_meta: ShapeMeta, abs_action: bool, rotation_rep: str, use_cache: bool, in_memory: InMemory = "auto"
 ) -> ReplayBuffer:
     """The observations of `shape_meta` and `action`, float32; images `(N, H, W, 3)` uint8.
 
-    All are numpy arrays, except images that do not fit into memory: with `use_cache` these are zarr arrays that stay
-    compressed.
+    All are numpy arrays, except images that do not fit into memory, or are not to be there: these stay in the cache.
 
     Raises:
         ValueError: the file is damaged or not what `shape_meta` says.
-        MemoryError: images do not fit, and `use_cache` is false.
+        MemoryError: images do not fit, and there is no cache as `use_cache` is false.
     """
     source = _Source(path, shape_meta, abs_action, rotation_rep)
     if not use_cache:
-        if not fit(source.image_bytes):
+        if not holds(in_memory, source.image_bytes, path):
             raise MemoryError(
-                f"the images of {path} take {source.image_bytes / 1e9:.1f} GB of memory, more than there is to spare: "
-                "use task.dataset.use_cache=true, which keeps them compressed"
+                f"the images of {path} take {source.image_bytes / 1e9:.1f} GB of memory, more than there is to spare "
+                "or than in_memory allows: use task.dataset.use_cache=true, and they are read from a compressed copy"
             )
         return source.read()
     register_codecs(verbose=False)
     cache = Path(f"{path}.zarr.zip")
     ensure_cache(cache, source.fingerprint, source.difference, source.write)
-    group = open_group(cache)
-    with closing(group.store):
-        return load_cached(group, shape_meta, str(cache))
+    return load_cached(cache, shape_meta, str(cache), in_memory)
 
 
 class _Source:

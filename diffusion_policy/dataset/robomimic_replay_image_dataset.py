@@ -11,6 +11,7 @@ from diffusion_policy.dataset.image_loading import float_images
 from diffusion_policy.dataset.replay_buffer_dataset import ReplayBufferDataset, observed_steps
 from diffusion_policy.dataset.robomimic_actions import action_normalizer
 from diffusion_policy.dataset.robomimic_image_cache import load_images_and_states
+from diffusion_policy.dataset.zarr_loading import InMemory
 from diffusion_policy.model.common.normalize_util import (
     array_to_stats,
     get_identity_normalizer_from_stat,
@@ -26,7 +27,7 @@ normalizer_from_stat = get_max_abs_normalizer_from_stat  # the original's name f
 class RobomimicReplayImageDataset(ReplayBufferDataset, BaseImageDataset):
     """Samples: `obs` with images `(To, 3, H, W)` and states `(To, D)` by key of `shape_meta`; `action` `(T, Da)`.
 
-    Images are kept in memory as uint8 where they fit, else compressed, and decoded for each batch.
+    Images are kept in memory as uint8 where they fit, else read from the cache for each batch.
 
     Args:
         shape_meta: which observations, see ShapeMeta.
@@ -37,6 +38,7 @@ class RobomimicReplayImageDataset(ReplayBufferDataset, BaseImageDataset):
         use_legacy_normalizer: scale absolute actions by their largest entry, as old checkpoints do.
         use_cache: keep what is read, images compressed (JPEG 2000), in `<dataset_path>.zarr.zip` for the next time.
             Without, images are read as stored, and have to fit into memory.
+        in_memory: whether images are read into memory, or stay in the cache; "auto": if they fit.
         For the others see ReplayBufferDataset.
     """
 
@@ -54,6 +56,7 @@ class RobomimicReplayImageDataset(ReplayBufferDataset, BaseImageDataset):
         use_cache: bool = False,
         seed: int = 42,
         val_ratio: float = 0.0,
+        in_memory: InMemory = "auto",
     ) -> None:
         self.shape_meta = ShapeMeta.parse(shape_meta)
         self.abs_action = abs_action
@@ -62,7 +65,7 @@ class RobomimicReplayImageDataset(ReplayBufferDataset, BaseImageDataset):
         for key in self.shape_meta.low_dim_keys:
             _low_dim_normalizer_of(key)  # complains of names that it does not know
         super().__init__(
-            load_images_and_states(dataset_path, self.shape_meta, abs_action, rotation_rep, use_cache),
+            load_images_and_states(dataset_path, self.shape_meta, abs_action, rotation_rep, use_cache, in_memory),
             horizon=horizon,
             pad_before=pad_before,
             pad_after=pad_after,

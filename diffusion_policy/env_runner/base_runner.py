@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from diffusion_policy.common.distributed import gather, is_first, rank, world_size
 from diffusion_policy.common.video_recorder import VideoRecorder
 from diffusion_policy.env_runner.env_group import EnvGroup, failures_named
 from diffusion_policy.env_runner.episode import Episode, Rollout
@@ -46,7 +47,8 @@ class RolloutRunner(BaseRunner):
     (`metrics`).
 
     Results depend on the seeds, not on `n_envs` nor on the global random generators: each episode has a
-    generator of its own. (Up to rounding, where a policy's kernels round differently at other batch sizes.)
+    generator of its own. (Up to rounding, where a policy's kernels round differently at other batch sizes.) Processes
+    that train together run a part of the episodes each, and all get the results of all.
 
     Args:
         output_dir: videos go to its folder `media`.
@@ -60,7 +62,7 @@ class RolloutRunner(BaseRunner):
             and the first `n_latency_steps` actions of its prediction are dropped.
         past_action: show the policy the actions before, as `past_action` `(B, To - 1, Da)`.
         fps, crf, steps_per_render, render_kwargs: see VideoRecorder and VideoRecordingWrapper.
-        n_envs: worker processes, and episodes that run at a time (default: all).
+        n_envs: worker processes, and episodes that run at a time, of all training processes together (default: all).
         n_env_groups: in how many groups they take turns: while the policy predicts for one, the others step. A GPU
             predicts for half of the episodes in nearly the same time, so two groups pay where the simulators take
             longer than the policy, and never where the policy needs the simulators' cores. A policy that remembers
@@ -144,10 +146,16 @@ class RolloutRunner(BaseRunner):
 
     def rollouts(self, policy: BasePolicy) -> list[Rollout]:
         """Runs all episodes. A RuntimeError names the seed of the episode that could not be run."""
-        chunks = [self.episodes[i : i + self.n_envs] for i in range(0, len(self.episodes), self.n_envs)]
+        episodes = _split(self.episodes, world_size())[rank()]
+        return [rollout for part in gather(self._run(policy, episodes)) for rollout in part]
+
+    def _run(self, policy: BasePolicy, episodes: list[Episode]) -> list[Rollout]:
+        n_envs = max(1, min(self.n_envs // world_size(), len(episodes)))
+        chunks = [episodes[i : i + n_envs] for i in range(0, len(episodes), n_envs)]
         rollouts: list[Rollout] = []
         try:
-            self._start_envs(self._groups_for(policy))
+            if chunks:
+                self._start_envs(chunks[0], self._groups_for(policy, n_envs))
             for i, episodes in enumerate(chunks):
                 rollouts += self._run_chunk(policy, episodes, f"Eval {self.name} {i + 1}/{len(chunks)}")
         except BaseException:
@@ -161,17 +169,17 @@ class RolloutRunner(BaseRunner):
         for envs in vector_envs:
             envs.close(timeout=timeout)
 
-    def _groups_for(self, policy: BasePolicy) -> int:
+    def _groups_for(self, policy: BasePolicy, n_envs: int) -> int:
         # Memory has a row for each episode: the policy must see all of them in each of its calls.
         remembers = type(policy).reset is not BasePolicy.reset
-        return 1 if remembers else min(self.n_env_groups, self.n_envs)
+        return 1 if remembers else min(self.n_env_groups, n_envs)
 
-    def _start_envs(self, n_env_groups: int) -> None:
-        """Starts workers for `n_env_groups` groups, unless they run already."""
+    def _start_envs(self, first_episodes: list[Episode], n_env_groups: int) -> None:
+        """Starts a worker for each of the episodes that run first, in groups, unless they run already."""
         if len(self._envs) == n_env_groups:
             return
         self.close()
-        for episodes in _split(self.episodes[: self.n_envs], n_env_groups):
+        for episodes in _split(first_episodes, n_env_groups):
             with failures_named(episodes):
                 env_fns = [self._env_fn] * len(episodes)
                 self._envs.append(AsyncVectorEnv(env_fns, self._dummy_env_fn, timeout=self.env_timeout_sec))
@@ -199,8 +207,8 @@ class RolloutRunner(BaseRunner):
         for group in groups:
             group.start()
         running = groups
-        n_steps = self.max_steps * len(groups)
-        with tqdm(total=n_steps, desc=title, leave=False, mininterval=self.tqdm_interval_sec) as bar:
+        n_steps, interval = self.max_steps * len(groups), self.tqdm_interval_sec
+        with tqdm(total=n_steps, desc=title, leave=False, mininterval=interval, disable=not is_first()) as bar:
             while running:
                 for group in running:
                     obs = group.wait()
@@ -246,7 +254,7 @@ class RolloutRunner(BaseRunner):
             group = [rollout for rollout in rollouts if rollout.episode.prefix == prefix]
             log.update({prefix + key: value for key, value in self.metrics(group).items()})
         for rollout in rollouts:
-            if rollout.video_path is not None:
+            if rollout.video_path is not None and Path(rollout.video_path).exists():  # perhaps on another machine
                 log[f"{rollout.episode.prefix}sim_video_{rollout.episode.seed}"] = _video(rollout.video_path)
         return log
 

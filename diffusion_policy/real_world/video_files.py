@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import av
 import numpy as np
 from numpy.typing import NDArray
+
+from diffusion_policy.common.pyav import av
 
 Image = NDArray[np.uint8]
 

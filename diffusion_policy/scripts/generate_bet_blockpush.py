@@ -18,6 +18,12 @@ from diffusion_policy.common.replay_buffer import ReplayBuffer
 @click.option("--start_seed", default=200_000, help="Seed of the first episode.")
 @click.option("--max_steps", default=350, help="Steps that an episode may take.")
 @click.option("--action_noise_std", default=0.0, help="Noise on the oracle's actions (m).")
+@click.option(
+    "--disturbance_std",
+    default=0.0,
+    help="Noise that is done but not recorded (m), so that policies see how to get back to a block that slipped away. "
+    "For absolute actions take --abs_action then: a conversion would take what was done.",
+)
 @click.option("--abs_action", is_flag=True, help="Actions are where the effector goes, not how far.")
 @click.option("-j", "--n_workers", default=1, help="Processes.")
 def main(
@@ -27,6 +33,7 @@ def main(
     start_seed: int,
     max_steps: int,
     action_noise_std: float,
+    disturbance_std: float,
     abs_action: bool,
     n_workers: int,
 ) -> None:
@@ -41,7 +48,13 @@ def main(
     except ImportError as error:  # pybullet is absent
         raise click.ClickException(str(error)) from error
     buffer = ReplayBuffer.create_empty_numpy()
-    play = partial(demonstrate, max_steps=max_steps, action_noise_std=action_noise_std, abs_action=abs_action)
+    play = partial(
+        demonstrate,
+        max_steps=max_steps,
+        action_noise_std=action_noise_std,
+        abs_action=abs_action,
+        disturbance_std=disturbance_std,
+    )
     with ProcessPoolExecutor(n_workers, mp_context=get_context("forkserver")) as workers:
         episodes = workers.map(play, range(start_seed, start_seed + n_episodes))
         for episode in tqdm(episodes, total=n_episodes, desc="demonstrations"):

@@ -25,10 +25,14 @@ class BaseWorkspace:
 
     Every attribute with a `state_dict` (models, optimizers, schedules, averages) belongs to a checkpoint, and
     so do the plain attributes named in `include_keys`.
+
+    Attributes:
+        trains_together: whether `run()` can share its work with processes that run the same.
     """
 
     include_keys: tuple[str, ...] = ()
     exclude_keys: tuple[str, ...] = ()
+    trains_together: bool = False
 
     def __init__(self, cfg: DictConfig, output_dir: str | None = None) -> None:
         self.cfg = cfg

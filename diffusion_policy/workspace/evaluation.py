@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from diffusion_policy.common.atomic_file import atomic_path
 from diffusion_policy.common.checkpoint_file import CheckpointError
 from diffusion_policy.common.config import instantiate
+from diffusion_policy.common.distributed import first_only
 from diffusion_policy.common.report import write_report
 from diffusion_policy.common.safe_config import UnsafeConfigError
 from diffusion_policy.common.safe_targets import Part, check_part
@@ -95,6 +96,7 @@ def metric_table(result: Mapping[str, Any]) -> str:
     return "\n".join(f"{key:<32}{value:.3f}" for key, value in result.items() if isinstance(value, float))
 
 
+@first_only
 def write_eval_log(path: Path, result: Mapping[str, Any]) -> None:
     """Writes what a runner returned as JSON, videos by their path."""
     plain = {key: getattr(value, "_path", value) for key, value in result.items()}

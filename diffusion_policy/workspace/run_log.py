@@ -1,6 +1,6 @@
 """What a run writes while it trains: `logs.json.txt`, W&B and a progress bar, as one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,12 +11,15 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from tqdm import tqdm
 
+from diffusion_policy.common.distributed import is_first, mean_
 from diffusion_policy.common.json_logger import JsonLogger
 from diffusion_policy.common.wandb_run import wandb_run
 
 
 class RunLog:
     """Logs records; losses wait on the device and are read `training.log_every` at a time, not one by one.
+
+    Processes that train together read the mean of their losses, and the first of them writes.
 
     Args:
         output_dir: folder of the run.
@@ -27,11 +30,9 @@ class RunLog:
 
     def __init__(self, output_dir: str, cfg: DictConfig, total_steps: int, done_steps: int) -> None:
         self._stack = ExitStack()
-        self._json = self._stack.enter_context(JsonLogger(str(Path(output_dir, "logs.json.txt"))))
-        self._json.rewind(done_steps)
-        config: Any = OmegaConf.to_container(cfg, resolve=True)
-        logging: Any = OmegaConf.to_container(cfg.logging, resolve=True)
-        self._wandb = self._stack.enter_context(wandb_run(output_dir=output_dir, config=config, **logging))
+        self._sinks: list[Callable[[Mapping[str, Any]], None]] = []
+        if is_first():
+            self._open(output_dir, cfg, done_steps)
         self._bar = self._stack.enter_context(
             tqdm(
                 total=total_steps,
@@ -40,10 +41,19 @@ class RunLog:
                 unit="step",
                 mininterval=cfg.training.tqdm_interval_sec,
                 dynamic_ncols=True,
+                disable=not is_first(),
             )
         )
         self._log_every = cfg.training.get("log_every", 50)
         self._pending: list[tuple[Mapping[str, Tensor], dict[str, Any]]] = []
+
+    def _open(self, output_dir: str, cfg: DictConfig, done_steps: int) -> None:
+        json = self._stack.enter_context(JsonLogger(str(Path(output_dir, "logs.json.txt"))))
+        json.rewind(done_steps)
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        logging: Any = OmegaConf.to_container(cfg.logging, resolve=True)
+        wandb = self._stack.enter_context(wandb_run(output_dir=output_dir, config=config, **logging))
+        self._sinks = [lambda record: json.log(dict(record)), lambda record: wandb(record, record["global_step"])]
 
     def __enter__(self) -> Self:
         return self
@@ -63,7 +73,7 @@ class RunLog:
         if not self._pending:
             return []
         waiting = [loss for losses, _ in self._pending for loss in losses.values()]
-        read = iter(torch.stack(waiting).tolist())
+        read = iter(mean_(torch.stack(waiting)).tolist())
         records = [{f"train_{name}": next(read) for name in losses} | values for losses, values in self._pending]
         for record in records[:-1] if keep_last else records:
             self.write(record)
@@ -78,5 +88,5 @@ class RunLog:
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes one record everywhere."""
-        self._json.log(dict(record))
-        self._wandb(record, record["global_step"])
+        for sink in self._sinks:
+            sink(record)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from diffusion_policy.common.config import ConfigError
 from diffusion_policy.common.cuda_graph import CaptureError
 from diffusion_policy.common.pytorch_util import dict_apply
 from diffusion_policy.model.diffusion.ema_model import EMAModel
+from diffusion_policy.workspace.gradient_mean import GradientMean
 from diffusion_policy.workspace.graph_step import GraphStep
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class TrainStep:
         max_grad_norm: gradients whose norm over all parameters is greater are scaled down to it.
         step: as `choose_step` returns it: eager, compile, graph, or auto: graph if that can be.
         precision: float32, or bfloat16 for autocast to it.
+        gradient_mean: over the processes that train together, each on a part of the batch; None if there is but this.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class TrainStep:
         max_grad_norm: float | None = None,
         step: str = "eager",
         precision: torch.dtype = torch.float32,
+        gradient_mean: GradientMean | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -51,6 +55,7 @@ class TrainStep:
         self.accumulate = accumulate
         self.max_grad_norm = max_grad_norm
         self.precision = precision
+        self.gradient_mean = gradient_mean
         self._compute_losses = model.compute_losses
         if step == "compile":
             # Random numbers are drawn as without compilation, so that losses compare.
@@ -100,7 +105,8 @@ class TrainStep:
         """What a step does on the device."""
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
             losses: dict[str, Tensor] = self._compute_losses(batch)
-        (losses["loss"] / self.accumulate).backward()
+        with self._gradients_meant(updates) as n_processes:
+            (losses["loss"] / (self.accumulate * n_processes)).backward()
         if updates:
             if self.max_grad_norm is not None:
                 clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
@@ -110,6 +116,12 @@ class TrainStep:
         if self.ema is not None:
             self.ema.update(self.model)
         return dict_apply(losses, torch.Tensor.detach)
+
+    def _gradients_meant(self, updates: bool) -> AbstractContextManager[int]:
+        """A backward pass whose gradients are averaged if they update; gives how many processes there are."""
+        if self.gradient_mean is None:
+            return nullcontext(1)
+        return self.gradient_mean.in_backward(updates)
 
 
 def peak_memory_mb(device: torch.device) -> float:

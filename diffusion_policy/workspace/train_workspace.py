@@ -23,17 +23,29 @@ from diffusion_policy.common.atomic_file import remove_leftovers
 from diffusion_policy.common.checkpoint_file import CheckpointError
 from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
 from diffusion_policy.common.config import ConfigError, check_keys, instantiate
-from diffusion_policy.common.device import resolve_device
+from diffusion_policy.common.distributed import (
+    PROCESS_TIMEOUT_SEC,
+    broadcast_,
+    first_only,
+    gather,
+    is_first,
+    local_device,
+    mean_,
+    rank,
+    world_size,
+)
 from diffusion_policy.common.pytorch_util import dict_apply, optimizer_to
-from diffusion_policy.common.random_state import get_random_state, seed_everything, set_random_state
+from diffusion_policy.common.random_state import get_random_state, process_seed, seed_everything, set_random_state
 from diffusion_policy.common.report import write_report
+from diffusion_policy.common.watchdog import Watchdog
 from diffusion_policy.model.common.lr_scheduler import get_scheduler
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.policy.base_policy import as_obs_dict
 from diffusion_policy.workspace.base_workspace import BaseWorkspace
-from diffusion_policy.workspace.batch_source import BatchSource
+from diffusion_policy.workspace.batch_source import BatchSource, check_divides
 from diffusion_policy.workspace.evaluation import write_eval_log
 from diffusion_policy.workspace.fused_adam import fuse_adam
+from diffusion_policy.workspace.gradient_mean import GradientMean
 from diffusion_policy.workspace.reference_run import lacks_training_state, with_training_state
 from diffusion_policy.workspace.resident_data import make_resident_data
 from diffusion_policy.workspace.resume import checkpoint_to_resume
@@ -47,7 +59,7 @@ logger = logging.getLogger(__name__)
 TRAINING_KEYS = (
     *("device", "data_device", "step", "precision", "seed", "debug", "resume", "log_every", "tqdm_interval_sec"),
     *("lr_scheduler", "lr_warmup_steps", "num_epochs", "gradient_accumulate_every", "grad_norm_clip"),
-    "noise_draws",
+    *("noise_draws", "process_timeout_sec"),
     *("use_ema", "freeze_encoder", "enable_normalizer", "max_train_steps", "max_val_steps", "sample_max_batch"),
     *("rollout_every", "checkpoint_every", "val_every", "sample_every", "eval_every", "eval_first"),
 )
@@ -64,9 +76,14 @@ class TrainWorkspace(BaseWorkspace):
 
     `epoch` and `global_step` count what is done. A run that is stopped anywhere and resumed ends with the same
     weights and the same log as one that was not (bit for bit on a CPU).
+
+    Processes that train together (see `launch`) each run this, on their part of every batch, with generators of their
+    own. They average gradients, so that all have the same weights, and share the episodes of a rollout. What is written
+    is written by the first, which also keeps the moving average.
     """
 
     include_keys = ("global_step", "epoch", "first_epoch_rng")
+    trains_together = True
 
     def __init__(self, cfg: DictConfig, output_dir: str | None = None) -> None:
         super().__init__(_with_debug(cfg), output_dir)
@@ -116,19 +133,23 @@ class TrainWorkspace(BaseWorkspace):
     def run(self) -> None:
         """Trains from the last checkpoint, if there is one, to `training.num_epochs`."""
         cfg = self.cfg.training
-        device = resolve_device(cfg.device)
+        device = local_device(cfg.device)
         step = choose_step(cfg.get("step", "auto"), device)
         precision = choose_precision(cfg.get("precision", "auto"), device)
+        part: dict[str, Any] = {"rank": rank(), "n_ranks": world_size()}
+        for loader in ("dataloader", "val_dataloader"):
+            batch_size = OmegaConf.select(self.cfg, f"{loader}.batch_size", default=world_size())
+            check_divides(batch_size, world_size(), f"{loader}.batch_size")
         payload = self._payload_to_resume()
         if self.cfg.checkpoint.save_last_snapshot:
             logger.warning("checkpoint.save_last_snapshot is ignored: a checkpoint holds everything there is to resume")
         dataset = instantiate(self.cfg.task.dataset, "task.dataset")
-        resident = make_resident_data(cfg.get("data_device", "auto"), dataset, device)
-        batches = BatchSource(dataset, device, resident=resident, **self.cfg.dataloader)
         validation = dataset.get_validation_dataset()
+        resident = make_resident_data(cfg.get("data_device", "auto"), dataset, device, validation, **part)
+        batches = BatchSource(dataset, device, resident=resident, **self.cfg.dataloader, **part)
         val_batches = None
-        if len(validation):
-            val_batches = BatchSource(validation, device, resident=resident, **self.cfg.val_dataloader)
+        if len(validation) >= world_size():
+            val_batches = BatchSource(validation, device, resident=resident, **self.cfg.val_dataloader, **part)
         self._build(dataset, len(batches), device)
         env_runner = instantiate(self.cfg.task.env_runner, "task.env_runner", output_dir=self.output_dir)
         self._resume(payload, len(batches))
@@ -147,7 +168,7 @@ class TrainWorkspace(BaseWorkspace):
                     self._settle_save()
                 is_last = self.epoch == cfg.num_epochs - 1
                 record = self._train_epoch(islice(batches, cfg.max_train_steps), log)
-                self.policy.eval()
+                self._agree_on_policy()
                 if is_last or self.epoch % cfg.rollout_every == 0:
                     record |= self._rollout(env_runner)
                 if val_batches is not None and self.epoch % cfg.val_every == 0:
@@ -158,6 +179,10 @@ class TrainWorkspace(BaseWorkspace):
                 self.epoch += 1
                 if is_last or (self.epoch - 1) % cfg.checkpoint_every == 0:
                     self._checkpoint(record)
+        self._finish()
+
+    @first_only
+    def _finish(self) -> None:
         try:
             report = write_report(self.output_dir)
         finally:
@@ -168,10 +193,13 @@ class TrainWorkspace(BaseWorkspace):
     # Before the loop
 
     def _payload_to_resume(self) -> dict[str, Any] | None:
-        latest = self.get_checkpoint_path()
-        for leftover in remove_leftovers(self.output_dir) + remove_leftovers(latest.parent):
+        self._remove_leftovers()
+        return checkpoint_to_resume(self.get_checkpoint_path()) if self.cfg.training.resume else None
+
+    @first_only
+    def _remove_leftovers(self) -> None:
+        for leftover in remove_leftovers(self.output_dir) + remove_leftovers(self.get_checkpoint_path().parent):
             logger.info("Removed %s, which a process that was stopped had not finished", leftover)
-        return checkpoint_to_resume(latest) if self.cfg.training.resume else None
 
     def _build(self, dataset: Any, steps_per_epoch: int, device: torch.device) -> None:
         """Completes the parts that depend on the data and puts all of them on the device."""
@@ -191,12 +219,31 @@ class TrainWorkspace(BaseWorkspace):
     def _resume(self, payload: dict[str, Any] | None, steps_per_epoch: int) -> None:
         """Takes over a checkpoint; the random generators last, so that nothing draws from them in between."""
         self.first_epoch_rng = torch.get_rng_state()
-        if payload is None:
-            return
-        if lacks_training_state(payload):
-            payload = with_training_state(payload, self, steps_per_epoch)
-        self.load_payload(payload)
-        set_random_state(payload["random_state"])
+        if payload is not None:
+            if lacks_training_state(payload):
+                payload = with_training_state(payload, self, steps_per_epoch)
+            self.load_payload(payload)
+        steps = gather(self.global_step)
+        if len(set(steps)) > 1:
+            raise CheckpointError(
+                f"the processes found checkpoints of steps {steps}: {self.output_dir} has to be one folder, which all "
+                "machines share"
+            )
+        for policy in (self.model, self.ema_model):
+            if policy is not None:
+                broadcast_((*policy.parameters(), *policy.buffers()))
+        self._set_random_state({} if payload is None else payload)
+
+    def _set_random_state(self, payload: Mapping[str, Any]) -> None:
+        """The first process goes on with the checkpoint's generators; so do the others if they were as many."""
+        others = payload.get("other_random_states", [])
+        if is_first():
+            if payload:
+                set_random_state(payload["random_state"])
+        elif len(others) == world_size() - 1:
+            set_random_state(others[rank() - 1])
+        else:
+            seed_everything(process_seed(self.cfg.training.seed, rank(), self.global_step))
 
     def _make_train_step(self, step: str, precision: torch.dtype) -> TrainStep:
         fuse_adam(self.optimizer)
@@ -204,11 +251,12 @@ class TrainWorkspace(BaseWorkspace):
             self.model,
             self.optimizer,
             self.lr_scheduler,
-            self.ema,
+            self.ema if is_first() else None,
             accumulate=self.cfg.training.gradient_accumulate_every,
             max_grad_norm=self.cfg.training.get("grad_norm_clip"),
             step=step,
             precision=precision,
+            gradient_mean=GradientMean(self.model.parameters()) if world_size() > 1 else None,
         )
 
     def _first_batch(self, batches: BatchSource) -> Any:
@@ -251,14 +299,17 @@ class TrainWorkspace(BaseWorkspace):
         self._set_train_mode()
         start, n_samples = time.perf_counter(), 0
         records: list[dict[str, Any]] = []
-        for batch in batches:
-            if log.is_full:
-                records += log.flush()
-            losses = self.train_step(batch, self.global_step)
-            log.step(losses, {"global_step": self.global_step, "epoch": self.epoch, "lr": self.train_step.lr})
-            self.global_step += 1
-            n_samples += len(batch["action"])
-        records += log.flush(keep_last=True)
+        timeout_sec = self.cfg.training.get("process_timeout_sec", PROCESS_TIMEOUT_SEC)
+        with Watchdog(timeout_sec if world_size() > 1 else None) as watchdog:
+            for batch in batches:
+                if log.is_full:
+                    records += log.flush()
+                losses = self.train_step(batch, self.global_step)
+                log.step(losses, {"global_step": self.global_step, "epoch": self.epoch, "lr": self.train_step.lr})
+                self.global_step += 1
+                n_samples += len(batch["action"]) * world_size()
+                watchdog.beat()
+            records += log.flush(keep_last=True)
         seconds = time.perf_counter() - start
         return {
             **records[-1],
@@ -267,6 +318,13 @@ class TrainWorkspace(BaseWorkspace):
             "samples_per_second": n_samples / seconds,
             "peak_memory_mb": peak_memory_mb(self.model.device),
         }
+
+    def _agree_on_policy(self) -> None:
+        """Has all processes evaluate the same: the average is kept by the first, statistics of norms by each."""
+        broadcast_(self.model.buffers())
+        if self.ema_model is not None:
+            broadcast_(self.ema_model.parameters())
+        self.policy.eval()
 
     def _rollout(self, env_runner: Any) -> dict[str, Any]:
         """Scores the policy in simulation; the result is kept in `eval_log.json` too, as by eval.py."""
@@ -278,19 +336,20 @@ class TrainWorkspace(BaseWorkspace):
     def _validate(self, batches: BatchSource) -> float:
         self.model.eval()
         limit = self.cfg.training.max_val_steps or len(batches)
-        title = f"Validation epoch {self.epoch}"
-        with tqdm(total=min(limit, len(batches)), desc=title, unit="batch", leave=False, mininterval=1.0) as bar:
+        n_batches, title = min(limit, len(batches)), f"Validation epoch {self.epoch}"
+        with tqdm(total=n_batches, desc=title, unit="batch", leave=False, mininterval=1, disable=not is_first()) as bar:
             losses = []
             for batch in islice(batches, limit):
                 losses.append(self.model.compute_loss(batch))
                 bar.update()
-        return torch.stack(losses).mean().item()
+        return mean_(torch.stack(losses).mean()).item()
 
     @torch.no_grad()
     def _sample(self, batch: Mapping[str, Any]) -> float:
         """Mean squared error of sampled against demonstrated actions, in the dataset's units."""
-        batch = dict_apply(batch, lambda x: x[: self.cfg.training.get("sample_max_batch")])
-        return F.mse_loss(*self.sampled_and_demonstrated(batch)).item()
+        limit = self.cfg.training.get("sample_max_batch")
+        batch = dict_apply(batch, lambda x: x[: limit and max(1, limit // world_size())])
+        return mean_(F.mse_loss(*self.sampled_and_demonstrated(batch))).item()
 
     def sampled_and_demonstrated(self, batch: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """What the policy does on a training batch, and what was done: actions `(B, T, Da)`, or `(B, Ta, Da)`."""
@@ -301,6 +360,11 @@ class TrainWorkspace(BaseWorkspace):
         return result["action"], batch["action"][:, start : start + self.cfg.n_action_steps]
 
     def _checkpoint(self, record: Mapping[str, Any]) -> None:
+        """Saves the state of the first process, and the random generators of all."""
+        self._save(record, gather(get_random_state())[1:])
+
+    @first_only
+    def _save(self, record: Mapping[str, Any], other_random_states: list[dict[str, Any]]) -> None:
         """Writes the checkpoint among the k best if it is one, and `latest` as a second name of the same file.
 
         In this order nothing is lost when the process dies in between: the epoch is then done again. What is no longer
@@ -316,7 +380,10 @@ class TrainWorkspace(BaseWorkspace):
                 path = stack.enter_context(self.topk.saving(metrics))
             targets = latest if path is None else [Path(path), *latest]
             if targets:
-                self._start_saving(targets, self.state(), around=stack.pop_all())
+                state = self.state()
+                if other_random_states:
+                    state["other_random_states"] = other_random_states
+                self._start_saving(targets, state, around=stack.pop_all())
 
     @contextmanager
     def _save_finished(self) -> Iterator[None]:

@@ -112,3 +112,10 @@ def test_not_started(tmp_path: Path) -> None:
     logger.stop()
     with pytest.raises(FileNotFoundError):
         JsonLogger(tmp_path / "missing" / "log").start()
+
+
+def test_damaged_lines_are_left_out_when_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "logs.json.txt"
+    path.write_bytes(b'{"loss": 1.0}\n\x00\x00loss\n"loss"\n{"loss": NaN}\n{"loss": 3.0}\n{"loss": 4')
+    assert read_json_log(path, ["loss"])["loss"].fillna(-1).tolist() == [1, -1, 3]
+    assert "no JSON object" in caplog.text

@@ -5,7 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffusion_policy.common.statistics import bootstrap_interval, seed_scores, summarize_scores, wilson_interval
+from diffusion_policy.common.statistics import (
+    bootstrap_interval,
+    seed_scores,
+    summarize_scores,
+    t_interval,
+    wilson_interval,
+)
 
 
 def test_wilson_interval_equals_published_values() -> None:
@@ -98,3 +104,15 @@ def test_summary_has_scores_and_successes_of_each_prefix() -> None:
 
 def test_summary_of_a_log_without_single_scores_is_empty() -> None:
     assert summarize_scores({"test/mean_score": 0.4, "test/p_1": 1.0}) == {}
+
+
+def test_t_interval_of_a_handful_of_seeds() -> None:
+    # mean 3, standard deviation 1 of three: t(0.975, 2) = 4.30265, over the square root of 3
+    assert t_interval([2, 3, 4]) == pytest.approx((3 - 2.48414, 3 + 2.48414), abs=1e-5)
+    assert t_interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_t_interval_where_there_is_none() -> None:
+    assert all(math.isnan(bound) for bound in (*t_interval([0.5]), *t_interval([0.5, math.nan])))
+    with pytest.raises(ValueError, match="at least one value"):
+        t_interval([])

@@ -59,7 +59,7 @@ def test_samples_are_what_is_stored(path, use_cache):
 
 def test_images_that_do_not_fit_into_memory_stay_compressed(path, monkeypatch):
     in_memory = RobomimicReplayImageDataset(SHAPE_META, str(path), use_cache=True, **WINDOWS)
-    monkeypatch.setattr(image_cache, "SHARE_OF_FREE_MEMORY", 0)
+    monkeypatch.setattr("diffusion_policy.common.memory.SHARE_OF_FREE_MEMORY", 0)
     compressed = RobomimicReplayImageDataset(SHAPE_META, str(path), use_cache=True, **WINDOWS)
     assert not isinstance(compressed.replay_buffer[IMAGE], np.ndarray)
     for name, value in in_memory.get_batch([0, 3, 11])["obs"].items():

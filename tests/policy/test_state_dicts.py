@@ -15,7 +15,8 @@ from diffusion_policy.model.common.normalizer import LinearNormalizer
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "diffusion_policy" / "config"
 CONFIGS = sorted(path.stem for path in CONFIG_DIR.glob("train_*.yaml"))
-NEVER_BUILT = {"train_diffusion_unet_video_workspace"}  # the original's cannot be
+NO_FACTS = {"train_diffusion_unet_video_workspace", "train_diffusion_unet_franka_image_workspace"}
+"""The original's cannot be built, or is not among its published ones."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,7 +59,7 @@ def _normalizer(cfg):
     return normalizer
 
 
-@pytest.mark.parametrize("config", [config for config in CONFIGS if config not in NEVER_BUILT])
+@pytest.mark.parametrize("config", [config for config in CONFIGS if config not in NO_FACTS])
 def test_names_and_shapes_are_those_of_the_originals_checkpoints(compat, config):
     files = sorted((compat / "state_dicts").glob(f"{config}__*.json"))
     assert files
@@ -77,7 +78,7 @@ def test_names_and_shapes_are_those_of_the_originals_checkpoints(compat, config)
         assert [key for key in actual if key in set(fields)] == fields, file.stem
 
 
-@pytest.mark.parametrize("config", [name for name in CONFIGS if name not in NEVER_BUILT and "robomimic" not in name])
+@pytest.mark.parametrize("config", [name for name in CONFIGS if name not in NO_FACTS and "robomimic" not in name])
 def test_optimizers_list_parameters_as_the_originals_checkpoints(compat, config):
     facts = json.loads((compat / "state_dicts" / "_optimizer_param_order.json").read_text())["configs"]
     (name,) = [name for name in facts if name.startswith(f"{config}__")]

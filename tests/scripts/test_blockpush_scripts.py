@@ -85,6 +85,15 @@ def test_demonstrations_are_the_same_whatever_the_number_of_processes_and_replay
     np.testing.assert_allclose(converted["action"], episode["obs"][:, 8:10] + episode["action"], atol=1e-6)
 
 
+def test_disturbances_are_done_and_not_recorded(tmp_path: Path) -> None:
+    pytest.importorskip("pybullet", reason="block pushing needs pybullet (pip install 'diffusion_policy[sim]')")
+    done(generate, "-o", tmp_path / "demo.zarr", "-n", 1, "--disturbance_std", 0.006)
+    episode = ReplayBuffer.copy_from_path(tmp_path / "demo.zarr").get_episode(0)
+    moved = np.diff(episode["obs"][:, 8:10], axis=0)
+    assert np.std(moved - episode["action"][:-1]) == pytest.approx(0.006, rel=0.2)
+    assert np.linalg.norm(episode["action"], axis=1).max() < 0.026  # the oracle's own steps, without noise
+
+
 def test_absent_pybullet_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [name for name in sys.modules if name.startswith("diffusion_policy.env.block_pushing")]:
         monkeypatch.delitem(sys.modules, name)

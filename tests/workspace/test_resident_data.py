@@ -10,6 +10,7 @@ from diffusion_policy.common.replay_buffer import ReplayBuffer
 from diffusion_policy.common.sampler import SequenceSampler
 from diffusion_policy.dataset.pusht_dataset import PushTLowdimDataset
 from diffusion_policy.dataset.pusht_image_dataset import PushTImageDataset
+from diffusion_policy.workspace import resident_data
 from diffusion_policy.workspace.batch_source import BatchSource
 from diffusion_policy.workspace.resident_data import ResidentData, ResidentWindows, choose_data_device
 
@@ -113,7 +114,7 @@ def test_choices_of_where_data_lie(few_demonstrations):
 @pytest.mark.parametrize(
     ("choice", "dataset_class", "message"),
     [
-        ("gpu", PushTLowdimDataset, "must be one of auto, cuda, cpu, loader, got 'gpu'"),
+        ("gpu", PushTLowdimDataset, "must be one of auto, cuda, cpu, shards, loader, got 'gpu'"),
         ("cuda", PushTLowdimDataset, "data_device=cuda needs a GPU to train on, training.device is cpu"),
         (
             "cpu",
@@ -125,3 +126,64 @@ def test_choices_of_where_data_lie(few_demonstrations):
 def test_choices_that_cannot_be_had_are_refused(few_demonstrations, choice, dataset_class, message):
     with pytest.raises(ConfigError, match=message):
         choose_data_device(choice, dataset_class(str(few_demonstrations)), CPU)
+
+
+@pytest.fixture
+def in_store(few_demonstrations, tmp_path):
+    """Images that stay on disk, and the same in memory."""
+    buffer = ReplayBuffer.copy_from_path(few_demonstrations)
+    images = np.random.default_rng(0).integers(0, 256, (buffer.n_steps, 8, 8, 3)).astype(np.uint8)
+    data = {"img": images, "state": buffer["state"], "action": buffer["action"]}
+    path = tmp_path / "images.zarr"
+    ReplayBuffer({"data": data, "meta": {"episode_ends": buffer.episode_ends}}).save_to_path(path)
+    return [PushTImageDataset(str(path), in_memory=in_memory, n_obs_steps=2, **WINDOWS) for in_memory in (False, True)]
+
+
+@pytest.mark.parametrize("n_ranks", [2, 3])
+def test_shards_have_equally_many_of_all_windows(in_store, n_ranks, monkeypatch):
+    monkeypatch.setattr(resident_data, "BLOCK_BYTES", 5000)  # read in many blocks
+    expected = (in_store[1], in_store[1].get_validation_dataset())
+    for dataset in in_store:
+        parts = (dataset, dataset.get_validation_dataset())
+        for rank in range(n_ranks):
+            data = ResidentData(dataset, CPU, parts[1], rank, n_ranks)
+            assert len(data.tensors["img"]) < 0.7 * dataset.replay_buffer.n_steps
+            for part, whole in zip(parts, expected, strict=True):
+                size = len(part) // n_ranks
+                windows = ResidentWindows(data, part, pin=False)(torch.arange(size))
+                _assert_equal(windows, whole.get_windows(range(rank * size, (rank + 1) * size)))
+
+
+def test_an_epoch_of_shards_has_every_window_once(in_store):
+    dataset, n_ranks = in_store[0], 2
+    shards = [ResidentData(dataset, CPU, None, rank, n_ranks) for rank in range(n_ranks)]
+    sources = [BatchSource(dataset, CPU, 10, rank=i, n_ranks=n_ranks, resident=shards[i]) for i in range(n_ranks)]
+    batches = [list(source) for source in sources]
+    sizes = [[len(batch["action"]) for batch in each] for each in batches]
+    assert sizes[0] == sizes[1]
+    assert set(sizes[0][:-1]) == {5}
+    actions = torch.cat([batch["action"] for each in batches for batch in each])
+    assert torch.equal(actions, in_store[1].get_batch(range(len(dataset) // 2 * 2))["action"])
+
+
+def test_data_in_a_store_are_gathered_from_a_device_that_holds_them(in_store):
+    stored, held = (next(iter(BatchSource(d, CPU, 8, resident=ResidentData(d, CPU)))) for d in in_store)
+    _assert_equal(stored, held)
+
+
+def test_where_data_in_a_store_lie(in_store):
+    stored, held = in_store
+    for n_ranks in (1, 2):
+        assert choose_data_device("auto", stored, CPU, n_ranks) == "loader"
+        assert choose_data_device("auto", held, CPU, n_ranks) == "cpu"
+    assert choose_data_device("shards", stored, CPU, 2) == "shards"
+    with pytest.raises(ConfigError, match=r"data_device=cpu: the data are not in memory, task.dataset.in_memory"):
+        choose_data_device("cpu", stored, CPU)
+
+
+@pytest.mark.parametrize(("free", "places"), [(3.0, "cuda"), (2.0, "shards"), (1.0, "loader")])
+def test_a_gpu_holds_what_fits_and_several_hold_parts(in_store, monkeypatch, free, places):
+    """`free` memory of a GPU, in units of the data; 40 % of it is for them."""
+    n_bytes = sum(array.nbytes for array in in_store[0].sampler.arrays.values())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free * n_bytes), 0))
+    assert choose_data_device("auto", in_store[0], torch.device("cuda"), n_ranks=2) == places

@@ -1,7 +1,8 @@
 """Linear normalisation, fitted on data and kept in a policy's `state_dict`."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -115,6 +116,23 @@ class LinearNormalizer(DictOfTensorMixin):
                 name=key,
             )
 
+    @torch.no_grad()
+    def fit_blocks(
+        self,
+        blocks: Iterable[Mapping[str, Any]],
+        last_n_dims: int = 1,
+        dtype: torch.dtype = torch.float32,
+        **kwargs: Any,
+    ) -> None:
+        """Fits every field of data `(N, ..., D)` that are given some rows at a time; arguments as for `fit`."""
+        moments: dict[str, _Moments] = {}
+        for block in blocks:
+            for key, value in block.items():
+                of_block = _Moments.of(_rows(value, last_n_dims, dtype, key))
+                moments[key] = moments[key].with_more(of_block) if key in moments else of_block
+        for key, each in moments.items():
+            self.params_dict[key] = _params(each.stats(dtype), **kwargs)
+
     def __call__(self, x: Any) -> Any:
         return self.normalize(x)
 
@@ -177,12 +195,61 @@ def _fit(
     fit_offset: bool = True,
     name: str = "data",
 ) -> nn.ParameterDict:
+    rows = _rows(data, last_n_dims, dtype, name)
+    stats = {"min": rows.amin(0), "max": rows.amax(0), "mean": rows.mean(0), "std": rows.std(0)}
+    return _params(stats, mode, output_max, output_min, range_eps, fit_offset)
+
+
+def _rows(data: Any, last_n_dims: int, dtype: torch.dtype, name: str) -> Tensor:
     rows = _as_tensor(data).to(dtype)
     width = int(np.prod(rows.shape[rows.ndim - last_n_dims :]))
     rows = rows.reshape(-1, width)
     if not bool(torch.isfinite(rows).all()):
         raise ValueError(f"{name!r} holds NaN or infinite values: mend the dataset before training on it")
-    stats = {"min": rows.amin(0), "max": rows.amax(0), "mean": rows.mean(0), "std": rows.std(0)}
+    return rows
+
+
+@dataclass
+class _Moments:
+    """What the statistics of rows follow from; those of more rows are found without the rows (Chan et al. 1979)."""
+
+    count: int
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    squares: Tensor
+    """Sum of the squared differences from the mean."""
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Self:
+        exact = rows.double()
+        mean = exact.mean(0)
+        return cls(len(rows), rows.amin(0), rows.amax(0), mean, (exact - mean).square().sum(0))
+
+    def with_more(self, other: Self) -> Self:
+        count = self.count + other.count
+        apart = other.mean - self.mean
+        return type(self)(
+            count,
+            torch.minimum(self.low, other.low),
+            torch.maximum(self.high, other.high),
+            self.mean + apart * (other.count / count),
+            self.squares + other.squares + apart.square() * (self.count * other.count / count),
+        )
+
+    def stats(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        std = (self.squares / (self.count - 1)).sqrt()
+        return {"min": self.low, "max": self.high, "mean": self.mean.to(dtype), "std": std.to(dtype)}
+
+
+def _params(
+    stats: Mapping[str, Tensor],
+    mode: str = "limits",
+    output_max: float = 1.0,
+    output_min: float = -1.0,
+    range_eps: float = 1e-4,
+    fit_offset: bool = True,
+) -> nn.ParameterDict:
     if mode == "limits":
         scale, offset = _fit_limits(stats, output_max, output_min, range_eps, fit_offset)
     elif mode == "gaussian":

@@ -2,16 +2,12 @@
 
 import logging
 import re
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffusion_policy.real_world.sim.ur_arm import Motion
-from diffusion_policy.real_world.sim.ur_commands import COMMANDS, STOP_SCRIPT, STREAMING, ScriptError
-
-if TYPE_CHECKING:
-    from diffusion_policy.real_world.sim.ur_robot import UrRobot
+from diffusion_policy.real_world.sim.ur_commands import COMMANDS, STOP_SCRIPT, STREAMING, Robot, ScriptError
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +25,7 @@ class ControlProgram:
         robot: to command.
     """
 
-    def __init__(self, script: str, robot: "UrRobot") -> None:
+    def __init__(self, script: str, robot: Robot) -> None:
         self.robot = robot
         self.watchdog_frequency = 0.0
         offset = _REGISTER_OFFSET.search(script)
