@@ -53,17 +53,23 @@ class EvalLoop:
 
     def run(self, on_fault: OnFault) -> None:
         """Raises whatever fails, after the arm has stopped and the episode under way was saved or dropped."""
-        with self._station.guarded(on_fault):
-            self._wait_for_answer(WARM_UP_TIMEOUT)
-            if self._settings.n_episodes is None:
-                while self._person_drives() and self._policy_drives():
-                    pass
-            else:
-                for index in range(self._settings.n_episodes):
-                    if self._settings.before_episode is not None:
-                        self._settings.before_episode(index)
-                    if not self._policy_drives():
-                        break
+        try:
+            with self._station.guarded(on_fault):
+                self._wait_for_answer(WARM_UP_TIMEOUT)
+                if self._settings.n_episodes is None:
+                    while self._person_drives() and self._policy_drives():
+                        pass
+                else:
+                    self._run_unattended(self._settings.n_episodes)
+        finally:
+            self._inference.close()
+
+    def _run_unattended(self, n_episodes: int) -> None:
+        for index in range(n_episodes):
+            if self._settings.before_episode is not None:
+                self._settings.before_episode(index)
+            if not self._policy_drives():
+                return
 
     def _wait_for_answer(self, timeout: float) -> None:
         """Leaves nothing asked; asks once, for the first question takes longest, if nothing was."""
