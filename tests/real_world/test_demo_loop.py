@@ -48,7 +48,7 @@ def test_keys_begin_stage_save_and_drop_episodes(at: StationOnRig, output_dir: P
     assert set(stages) == {0, 1}
     step = 0.3 * 0.25 * 0.1  # 30 % of 0.25 m/s, for 0.1 s
     assert np.median(np.diff(buffer["action"][:first, 0])) == pytest.approx(step, abs=1e-4)
-    assert np.median(np.diff(buffer["robot_eef_pose"][2:first, 0])) == pytest.approx(step, abs=0.003)
+    assert np.mean(np.diff(buffer["robot_eef_pose"][2:first, 0])) == pytest.approx(step, rel=0.5)
     assert {path.name for path in (output_dir / "videos").iterdir()} == {"0", "1"}
     timings = [json.loads(line) for line in (output_dir / "timing.json.txt").read_text().splitlines()]
     assert [timing["episode"] for timing in timings] == [0, 1, 1]
