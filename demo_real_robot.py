@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from diffusion_policy.real_world.command_options import prepare_process, robot_options
+from diffusion_policy.real_world.command_options import errors_told, prepare_process, robot_options
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -25,16 +25,12 @@ def main(output: str | None, n_episodes: int | None, **options: Any) -> None:
     if output is None and not options["sim"]:
         raise click.UsageError("Missing option '--output' / '-o'.")
     prepare_process()
-    from diffusion_policy.real_world.demonstrating import demonstrate
-    from diffusion_policy.real_world.robot_session import SessionOptions
+    with errors_told():
+        from diffusion_policy.real_world.demonstrating import demonstrate
+        from diffusion_policy.real_world.robot_session import SessionOptions
 
-    session = SessionOptions(output=output or "data/demo_sim", **options)
-    try:
+        session = SessionOptions(output=output or "data/demo_sim", **options)
         total = demonstrate(session, n_episodes)
-    except KeyboardInterrupt:
-        raise click.ClickException("interrupted; the arm was stopped") from None
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
     click.echo(f"{total} episodes in {session.output}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from diffusion_policy.real_world.command_options import policy_options, prepare_process, robot_options
+from diffusion_policy.real_world.command_options import errors_told, policy_options, prepare_process, robot_options
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,17 +24,13 @@ def main(output: str | None, **options: Any) -> None:
     if output is None and not options["sim"]:
         raise click.UsageError("Missing option '--output' / '-o'.")
     prepare_process()
-    from diffusion_policy.real_world.evaluating import PolicyOptions, evaluate
-    from diffusion_policy.real_world.robot_session import SessionOptions
+    with errors_told():
+        from diffusion_policy.real_world.evaluating import PolicyOptions, evaluate
+        from diffusion_policy.real_world.robot_session import SessionOptions
 
-    policy = PolicyOptions(**{name: options.pop(name) for name in PolicyOptions.__dataclass_fields__})
-    session = SessionOptions(output=output or "data/eval_sim", **options)
-    try:
+        policy = PolicyOptions(**{name: options.pop(name) for name in PolicyOptions.__dataclass_fields__})
+        session = SessionOptions(output=output or "data/eval_sim", **options)
         total = evaluate(session, policy)
-    except KeyboardInterrupt:
-        raise click.ClickException("interrupted; the arm was stopped") from None
-    except (ImportError, OSError, RuntimeError, ValueError) as error:
-        raise click.ClickException(str(error)) from error
     click.echo(f"{total} episodes in {session.output}")
 
 

@@ -1,7 +1,8 @@
 """What the command lines of the robot's commands share."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
@@ -85,3 +86,14 @@ def prepare_process() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     logging.getLogger("diffusion_policy").setLevel(logging.INFO)
     logging.getLogger("diffusion_policy.real_world.sim.ur_server").setLevel(logging.ERROR)  # it tells of every goodbye
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Ends a command by one line that says what was wrong, instead of a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise click.ClickException("interrupted; the arm was stopped") from None
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
