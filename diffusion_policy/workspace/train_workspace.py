@@ -168,12 +168,14 @@ class TrainWorkspace(BaseWorkspace):
                     self._settle_save()
                 is_last = self.epoch == cfg.num_epochs - 1
                 record = self._train_epoch(islice(batches, cfg.max_train_steps), log)
-                self._agree_on_policy()
-                if is_last or self.epoch % cfg.rollout_every == 0:
+                rolls_out = is_last or self.epoch % cfg.rollout_every == 0
+                samples = self.epoch % cfg.sample_every == 0
+                self._agree_on_policy(acts=rolls_out or samples)
+                if rolls_out:
                     record |= self._rollout(env_runner)
                 if val_batches is not None and self.epoch % cfg.val_every == 0:
                     record["val_loss"] = self._validate(val_batches)
-                if self.epoch % cfg.sample_every == 0:
+                if samples:
                     record["train_action_mse_error"] = self._sample(sampling_batch)
                 log.write(record)
                 self.epoch += 1
@@ -319,10 +321,14 @@ class TrainWorkspace(BaseWorkspace):
             "peak_memory_mb": peak_memory_mb(self.model.device),
         }
 
-    def _agree_on_policy(self) -> None:
-        """Has all processes evaluate the same: the average is kept by the first, statistics of norms by each."""
+    def _agree_on_policy(self, acts: bool) -> None:
+        """Has all processes evaluate the same: statistics of norms are kept by each, the average by the first.
+
+        Args:
+            acts: whether the average is needed: it is as large as the model.
+        """
         broadcast_(self.model.buffers())
-        if self.ema_model is not None:
+        if acts and self.ema_model is not None:
             broadcast_(self.ema_model.parameters())
         self.policy.eval()
 
