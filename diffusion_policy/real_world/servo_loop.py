@@ -70,16 +70,14 @@ class ServoLoop:
         self._channels.begin_cycle()
         now = time.monotonic()
         stopped = self._report.read() is not None
-        taken = stopped or self._connection.servo(self._limiter.step(self._trajectory, now))
+        if not stopped:
+            self._connection.servo(self._limiter.step(self._trajectory, now))
         if (state := self._connection.read_state()) is not None:
             self._put(state)
-        if not stopped:
-            self._check(taken)
+        if not stopped and (kind := self._connection.fault()) is not None:
+            self._stop(kind)
 
-    def _check(self, taken: bool) -> None:
-        kind = self._connection.fault() or (None if taken else FaultKind.PROGRAM_STOPPED)
-        if kind is None:
-            return
+    def _stop(self, kind: FaultKind) -> None:
         fault = RobotFaultError(kind)
         if kind not in RECOVERABLE:
             raise fault

@@ -77,6 +77,8 @@ class URConnection:
             raise RobotFaultError(FaultKind.NO_CONNECTION, f"{settings.robot_ip}: {error}") from error
         self._last_timestamp = self._receive.getTimestamp()
         self._last_news = time.monotonic()
+        self._takes_commands = True
+        self._stopped_time: float | None = None
         self._configure()
 
     def _configure(self) -> None:
@@ -87,8 +89,9 @@ class URConnection:
         if done and settings.payload_mass is not None:
             done = self._control.setPayload(settings.payload_mass, list(settings.payload_cog or []))
         if not done:
-            raise RobotFaultError(self.fault() or FaultKind.PROGRAM_STOPPED, "it refused watchdog, tool or payload")
+            raise RobotFaultError(self._reason(), "it refused watchdog, tool or payload")
         self._forget_states()
+        self._takes_commands = True
 
     def _forget_states(self) -> None:
         """States from before are still on their way: servoing would begin with a jump to where the tool was in them."""
@@ -108,18 +111,20 @@ class URConnection:
         state = {key: np.array(getattr(self._receive, f"get{key}")(), float) for key in self._settings.receive_keys}
         return state | {"robot_receive_timestamp": time.time()}
 
-    def servo(self, pose: NDArray[np.float64]) -> bool:
-        """Sends a command `(6,)`; False if the robot's program does not take it."""
+    def servo(self, pose: NDArray[np.float64]) -> None:
+        """Sends a command `(6,)`; `fault` says whether the robot's program has ended."""
         settings = self._settings
         unused = 0.5  # speed and acceleration
-        return bool(
-            self._control.servoL(
-                pose.tolist(), unused, unused, 1 / settings.frequency, settings.lookahead_time, settings.gain
-            )
+        self._takes_commands = self._control.servoL(
+            pose.tolist(), unused, unused, 1 / settings.frequency, settings.lookahead_time, settings.gain
         )
 
     def fault(self) -> FaultKind | None:
-        """What keeps the arm from moving, as far as the last state read tells."""
+        """What keeps the arm from moving, as far as states that have come tell.
+
+        A stop of the robot's ends its program too. Of that the control connection hears, of why the other one, which
+        may be behind: that the program has ended is said when later states give no other reason.
+        """
         if not (self._receive.isConnected() and self._control.isConnected()):
             return FaultKind.DISCONNECTED
         mode = self._receive.getSafetyMode()
@@ -129,7 +134,19 @@ class URConnection:
             return FaultKind.EMERGENCY_STOP
         if time.monotonic() - self._last_news > self._settings.max_silence:
             return FaultKind.FROZEN
-        return None if self._control.isProgramRunning() else FaultKind.PROGRAM_STOPPED
+        if self._takes_commands and self._control.isProgramRunning():
+            self._stopped_time = None
+            return None
+        now = self._receive.getTimestamp()
+        if self._stopped_time is None:
+            self._stopped_time = now
+        return FaultKind.PROGRAM_STOPPED if now > self._stopped_time + _STATES_ON_THE_WAY else None
+
+    def _reason(self) -> FaultKind:
+        """The fault, of a robot that does not do what it is told."""
+        if self.fault() is None:
+            self._forget_states()
+        return self.fault() or FaultKind.PROGRAM_STOPPED
 
     def move_to_joints(self, joints: Sequence[float], speed: float, must_end: Callable[[], bool]) -> None:
         """Moves to joint angles (rad) at a speed (rad/s), straight in joint space; stops if `must_end` says so.
@@ -152,7 +169,7 @@ class URConnection:
             time.sleep(1 / self._settings.frequency)
         self._forget_states()
         if not must_end() and np.abs(np.array(self._receive.getActualQ()) - joints).max() > 0.05:
-            raise RobotFaultError(self.fault() or FaultKind.PROGRAM_STOPPED, f"joints_init {list(joints)} not reached")
+            raise RobotFaultError(self._reason(), f"joints_init {list(joints)} not reached")
 
     def recover(self) -> None:
         """Releases a protective stop and starts the program anew; the arm rests.

@@ -118,6 +118,27 @@ def test_a_protective_stop_is_released_only_on_request() -> None:
         assert not rig.robot.state()["is_program_running"]
 
 
+@pytest.mark.parametrize(
+    ("stop", "kind"),
+    [
+        (SimulatedUR.protective_stop, FaultKind.PROTECTIVE_STOP),
+        (SimulatedUR.emergency_stop, FaultKind.EMERGENCY_STOP),
+        (SimulatedUR.stop_program, FaultKind.PROGRAM_STOPPED),
+    ],
+)
+def test_the_reason_of_a_stop_is_known_though_it_comes_after_the_stop(
+    stop: Callable[[SimulatedUR], None], kind: FaultKind
+) -> None:
+    with (
+        SimulatedUR(observer_lag=2) as robot,
+        RTDEInterpolationController(None, robot.host, soft_real_time=True) as controller,
+    ):
+        stop(robot)
+        assert until(lambda: controller.fault is not None)
+        assert controller.fault is not None
+        assert controller.fault.kind == kind
+
+
 def test_a_program_that_was_stopped_is_started_again_on_request() -> None:
     with moving_arm() as rig:
         controller = rig.controller

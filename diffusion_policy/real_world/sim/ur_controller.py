@@ -3,18 +3,18 @@
 import multiprocessing as mp
 import os
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from diffusion_policy.real_world.sim.ur_process import OnTick, UrSimulation, serve
+from diffusion_policy.real_world.start_stop import StartStop
 
 HOME = (0.0, -np.pi / 2, -np.pi / 2, -np.pi / 2, np.pi / 2, 0.0)
 """The tool points down, 0.49 m before the base and 0.43 m above it."""
 
 
-class SimulatedUR:
+class SimulatedUR(StartStop):
     """A UR5 (CB3, 125 Hz) or UR5e (500 Hz) in a process of its own, which serves RTDE, dashboard and script port.
 
     A context manager: there is a robot inside the `with`. The process dies with the one that started it.
@@ -28,6 +28,7 @@ class SimulatedUR:
         on_tick: called after every tick, in the thread of the ticks, with `time.monotonic()` and the tool's pose
             `(6,)`. Where processes are not forked it must be picklable.
         unlock_delay: seconds after a protective stop before the dashboard releases it.
+        observer_lag: ticks by which clients that give no commands hear later of what happens than those that do.
 
     Raises:
         OSError: no address is free.
@@ -41,6 +42,7 @@ class SimulatedUR:
         initial_joints: Sequence[float] = HOME,
         on_tick: OnTick | None = None,
         unlock_delay: float = 5.0,
+        observer_lag: int = 0,
     ) -> None:
         self._simulation = UrSimulation(
             host=host,
@@ -49,6 +51,7 @@ class SimulatedUR:
             initial_joints=initial_joints,
             on_tick=on_tick,
             unlock_delay=unlock_delay,
+            observer_lag=observer_lag,
         )
         self.host = ""
 
@@ -72,15 +75,6 @@ class SimulatedUR:
         self._process.kill()
         self._process.join()
         self._pipe.close()
-
-    def __enter__(self) -> "SimulatedUR":
-        self.start()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def pid(self) -> int | None:

@@ -40,6 +40,7 @@ class UrSimulation:
     initial_joints: Sequence[float]
     on_tick: OnTick | None
     unlock_delay: float
+    observer_lag: int
 
 
 def serve(simulation: UrSimulation, pipe: Connection) -> None:
@@ -75,13 +76,13 @@ class _Controller:
         self._on_tick = simulation.on_tick
         self._lock = threading.Lock()
         self._now = time.monotonic()
-        self.host, self.server = self._open(simulation.host)
+        self.host, self.server = self._open(simulation.host, simulation.observer_lag)
 
-    def _open(self, host: str | None) -> tuple[str, UrServer]:
+    def _open(self, host: str | None, observer_lag: int) -> tuple[str, UrServer]:
         hosts = [host] if host else [f"127.0.0.{n}" for n in random.sample(range(2, 255), 253)]
         for candidate in hosts:
             try:
-                return candidate, UrServer(self._robot, candidate, self._lock)
+                return candidate, UrServer(self._robot, candidate, self._lock, observer_lag)
             except OSError as error:
                 last_error = error
         raise OSError(

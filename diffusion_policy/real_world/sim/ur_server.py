@@ -24,12 +24,13 @@ class UrServer:
         robot: to serve.
         host: a loopback address whose ports are free.
         lock: held whenever the robot is touched.
+        observer_lag: see `RtdeSession`.
 
     Raises:
         OSError: a port is taken.
     """
 
-    def __init__(self, robot: UrRobot, host: str, lock: threading.Lock) -> None:
+    def __init__(self, robot: UrRobot, host: str, lock: threading.Lock, observer_lag: int) -> None:
         self._lock = lock
         self._selector = selectors.DefaultSelector()
         self._sessions: dict[socket.socket, Session] = {}
@@ -37,7 +38,7 @@ class UrServer:
         self.is_frozen = False
         owners: Owners = {}
         makers: dict[int, Callable[[], Session]] = {
-            RTDE_PORT: lambda: RtdeSession(robot, owners),
+            RTDE_PORT: lambda: RtdeSession(robot, owners, observer_lag),
             SCRIPT_PORT: lambda: ScriptSession(robot),
             DASHBOARD_PORT: lambda: DashboardSession(robot),
         }

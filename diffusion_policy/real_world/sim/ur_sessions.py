@@ -3,6 +3,7 @@
 import logging
 import re
 import struct
+from collections import deque
 from collections.abc import MutableMapping
 from typing import Any, Protocol
 
@@ -106,9 +107,10 @@ class RtdeSession:
     Args:
         robot: to serve.
         owners: which session may write an input; shared by all of them.
+        observer_lag: packages by which a client that writes no inputs is behind the others.
     """
 
-    def __init__(self, robot: UrRobot, owners: Owners) -> None:
+    def __init__(self, robot: UrRobot, owners: Owners, observer_lag: int) -> None:
         self._robot = robot
         self._owners = owners
         self._buffer = bytearray()
@@ -116,6 +118,8 @@ class RtdeSession:
         self._inputs: dict[int, rtde.Recipe] = {}
         self._every = 1
         self._started = False
+        self._observer_lag = observer_lag
+        self._on_the_way: deque[bytes] = deque()
 
     def greeting(self) -> bytes:
         return b""
@@ -127,7 +131,9 @@ class RtdeSession:
     def data(self, n_ticks: int, states: dict[str, Any]) -> bytes:
         if not self._started or self._outputs is None or n_ticks % self._every:
             return b""
-        return self._outputs.pack(states)
+        self._on_the_way.append(self._outputs.pack(states))
+        lag = 0 if self._inputs else self._observer_lag
+        return b"".join(self._on_the_way.popleft() for _ in range(len(self._on_the_way) - lag))
 
     def close(self) -> None:
         for name in [name for name, owner in self._owners.items() if owner is self]:
