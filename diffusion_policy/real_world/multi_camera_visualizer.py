@@ -3,7 +3,6 @@
 import logging
 import multiprocessing as mp
 import time
-from typing import Self
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ from diffusion_policy.real_world import child_process
 from diffusion_policy.real_world.cameras.multi_camera import MultiCamera
 from diffusion_policy.real_world.device_status import DeviceStatus
 from diffusion_policy.real_world.display import has_display
+from diffusion_policy.real_world.start_stop import StartStop
 from diffusion_policy.shared_memory.shared_ndarray import SharedNDArray
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ START_TIMEOUT = 10.0  # s
 STOP_TIMEOUT = 2.0  # s
 
 
-class MultiCameraVisualizer(mp.Process):
+class MultiCameraVisualizer(StartStop, mp.Process):
     """Shows the cameras' `get_vis` as a mosaic, in a process of its own. Without a display it does nothing.
 
     Args:
@@ -90,10 +90,6 @@ class MultiCameraVisualizer(mp.Process):
         """Waits for the process to end."""
         if self.pid is not None:
             child_process.end(self, STOP_TIMEOUT)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
 
     def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
         self.stop(wait=True)

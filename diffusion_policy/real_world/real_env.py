@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing.managers import SharedMemoryManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +27,7 @@ from diffusion_policy.real_world.observations import (
     renamed_states,
 )
 from diffusion_policy.real_world.robot import Robot
+from diffusion_policy.real_world.start_stop import StartStop
 
 DEFAULT_OBS_KEY_MAP = {
     # robot
@@ -56,7 +57,7 @@ class SavedEpisode:
     videos: list[RecordingReport] = field(default_factory=list)
 
 
-class RealEnv:
+class RealEnv(StartStop):
     """Observes with cameras and a robot, executes poses at the times they are due, and records episodes.
 
     Args:
@@ -221,13 +222,6 @@ class RealEnv:
         self.cameras.stop_wait()
         if self._visualizer is not None:
             self._visualizer.stop_wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.stop()
 
     # ---- seeing and doing
 

@@ -1,18 +1,18 @@
 """The SpaceMouse, read by a thread of this process."""
 
 import threading
-from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from diffusion_policy.real_world.spacemouse_reader import SpaceMouseReader
+from diffusion_policy.real_world.start_stop import StartStop
 from diffusion_policy.real_world.teleop_device import MotionScale, TeleopError, z_up
 
 POLL_INTERVAL = 0.005  # s
 
 
-class Spacemouse(threading.Thread):
+class Spacemouse(StartStop, threading.Thread):
     """A `TeleopDevice`: the 3Dconnexion device that spacenavd reads.
 
     Args:
@@ -53,13 +53,6 @@ class Spacemouse(threading.Thread):
         """Ends the thread and the connection."""
         self._stopping.set()
         self.join()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.stop()
 
     def run(self) -> None:
         """The thread's work."""

@@ -4,7 +4,7 @@ import multiprocessing as mp
 import time
 from contextlib import closing
 from multiprocessing.managers import SharedMemoryManager
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +13,7 @@ from diffusion_policy.real_world import child_process
 from diffusion_policy.real_world.device_status import DeviceStatus
 from diffusion_policy.real_world.real_time import run_in_real_time
 from diffusion_policy.real_world.spacemouse_reader import SpaceMouseReader
+from diffusion_policy.real_world.start_stop import StartStop
 from diffusion_policy.real_world.teleop_device import MotionScale, TeleopError, z_up
 from diffusion_policy.shared_memory.shared_memory_ring_buffer import SharedMemoryRingBuffer
 from diffusion_policy.shared_memory.shared_ndarray import SharedNDArray
@@ -23,7 +24,7 @@ SILENCE = 0.5  # s without a reading
 PRIORITY = 10  # in real time, where that is allowed
 
 
-class Spacemouse(mp.Process):
+class Spacemouse(StartStop, mp.Process):
     """A `TeleopDevice`: the 3Dconnexion device that spacenavd reads. Nothing that this process does delays it.
 
     Args:
@@ -76,13 +77,6 @@ class Spacemouse(mp.Process):
         self._stopping.get()[0] = True
         if wait:
             child_process.end(self, STOP_TIMEOUT)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.stop()
 
     # ---- readings
 

@@ -4,13 +4,12 @@ import logging
 import multiprocessing as mp
 import signal
 import time
-from types import TracebackType
-from typing import Self
 
 from diffusion_policy.real_world.arm_channels import ArmChannels, Command
 from diffusion_policy.real_world.arm_process import drive_arm
 from diffusion_policy.real_world.motion_limits import MotionLimits
 from diffusion_policy.real_world.robot_fault import FaultKind, RobotFaultError
+from diffusion_policy.real_world.start_stop import StartStop
 from diffusion_policy.real_world.ur_settings import URSettings
 
 logger = logging.getLogger(__name__)
@@ -21,7 +20,7 @@ RECOVER_TIMEOUT = 15.0  # s
 HANGS_AFTER = 0.5  # s without a cycle
 
 
-class SupervisedArm(mp.Process):
+class SupervisedArm(StartStop, mp.Process):
     """Starts, stops and recovers the arm, and knows why it stopped.
 
     Args:
@@ -94,15 +93,6 @@ class SupervisedArm(mp.Process):
             logger.error("The arm's process did not end within %s s and is killed.", STOP_TIMEOUT)
             self.kill()
             self.join()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
-    ) -> None:
-        self.stop()
 
     @property
     def is_ready(self) -> bool:

@@ -1,5 +1,6 @@
 """What a camera in another process can be told."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ CALL_TIMEOUT = 5.0  # s
 FLUSH_TIMEOUT = 60.0  # s that the last frames of a video may take
 
 
-class CameraControls:
+class CameraControls(ABC):
     """Methods of a camera that are calls in its process. They raise CameraError when that does not answer."""
 
+    @abstractmethod
     def _call(self, name: str, *args: object, timeout: float = CALL_TIMEOUT) -> Any:
         """What `name(*args)` returns, or raises, in the camera's process."""
-        raise NotImplementedError
 
     def set_color_option(self, option: Any, value: float) -> None:
         """Sets an option of the color image, by name or as librealsense's `rs.option`.

@@ -5,7 +5,7 @@ import multiprocessing as mp
 import time
 from collections.abc import Callable
 from multiprocessing.managers import SharedMemoryManager
-from typing import Any, Self
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from diffusion_policy.real_world.cameras.frame_source import CameraError, FrameS
 from diffusion_policy.real_world.device_status import DeviceStatus
 from diffusion_policy.real_world.process_calls import ProcessCalls
 from diffusion_policy.real_world.real_time import run_in_real_time
+from diffusion_policy.real_world.start_stop import StartStop
 from diffusion_policy.real_world.video_recorder import VideoRecorder
 from diffusion_policy.shared_memory.shared_memory_ring_buffer import SharedMemoryRingBuffer
 
@@ -33,7 +34,7 @@ GET_TIME_BUDGET = 0.2  # s
 BURST = 2  # times the camera's rate, when it delivers what it could not when it was due
 
 
-class SingleCamera(CameraControls, mp.Process):
+class SingleCamera(CameraControls, StartStop, mp.Process):
     """Captures, transforms, records; this end reads the frames and tells it what to do.
 
     Args:
@@ -127,13 +128,6 @@ class SingleCamera(CameraControls, mp.Process):
     def end_wait(self) -> None:
         """Waits for the process to end; kills it if it does not."""
         child_process.end(self, STOP_TIMEOUT)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.stop()
 
     # ---- frames
 

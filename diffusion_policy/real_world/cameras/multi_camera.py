@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.managers import SharedMemoryManager
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,11 +17,12 @@ from diffusion_policy.real_world.cameras.capture_loop import FrameTransform
 from diffusion_policy.real_world.cameras.frame_source import CameraError, FrameSource
 from diffusion_policy.real_world.cameras.per_camera import options_by_camera, repeat_to_list
 from diffusion_policy.real_world.cameras.recording_thread import RecordingReport
+from diffusion_policy.real_world.start_stop import StartStop
 
 T = TypeVar("T")
 
 
-class MultiCamera:
+class MultiCamera(StartStop):
     """Several cameras, each in a process of its own. What is given by camera comes as a list or by index.
 
     Args:
@@ -111,13 +112,6 @@ class MultiCamera:
         """Waits for all to end."""
         for camera in self.cameras.values():
             camera.end_wait()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.stop()
 
     # ---- frames
 

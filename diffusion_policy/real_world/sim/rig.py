@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Self
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from diffusion_policy.real_world.sim.simulated_camera import SimulatedCamera
 from diffusion_policy.real_world.sim.spacenavd import SimulatedSpacenavd
 from diffusion_policy.real_world.sim.ur_controller import HOME, SimulatedUR
 from diffusion_policy.real_world.sim.ur_kinematics import UR5, UR5E, forward, inverse
+from diffusion_policy.real_world.start_stop import StartStop
 
 TOOL_START = (0.44, 0.27, 0.026)  # x, y, z of the tool's tip (m): off `END`, where episodes of a policy would end
 TOOL_LENGTH = 0.13  # m from the flange to the tip
@@ -22,7 +22,7 @@ START_TIMEOUT = 10.0  # s
 SPNAV_SOCKET = "SPNAV_SOCKET"
 
 
-class SimulatedRig:
+class SimulatedRig(StartStop):
     """A context manager: inside the `with` the parts run, and libspnav finds the mouse.
 
     Args:
@@ -77,13 +77,6 @@ class SimulatedRig:
     def stop(self) -> None:
         """Stops all parts."""
         self._parts.close()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.stop()
 
     def _wait_for_the_world(self) -> WorldState:
         end = time.monotonic() + START_TIMEOUT

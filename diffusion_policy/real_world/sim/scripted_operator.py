@@ -2,7 +2,6 @@
 
 import multiprocessing as mp
 import time
-from typing import Self
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from diffusion_policy.real_world.device_status import DeviceStatus
 from diffusion_policy.real_world.sim.operator_policy import OperatorPolicy, Phase
 from diffusion_policy.real_world.sim.shared_world import SharedWorld
 from diffusion_policy.real_world.sim.spacenavd import SimulatedSpacenavd
+from diffusion_policy.real_world.start_stop import StartStop
 from diffusion_policy.real_world.teleop_device import TeleopError
 from diffusion_policy.shared_memory.shared_ndarray import SharedNDArray
 
@@ -20,7 +20,7 @@ WORKING_HEIGHT = (0.015, 0.038)  # m of the tool's tip above the table
 SILENCE = 5.0  # s; to think may take one on a busy machine
 
 
-class ScriptedOperator(mp.Process):
+class ScriptedOperator(StartStop, mp.Process):
     """Sees the world and moves the cap, in a process of its own; nothing else moves it while this runs.
 
     Args:
@@ -78,13 +78,6 @@ class ScriptedOperator(mp.Process):
             child_process.end(self, timeout=2)
             self._spacenavd.move(np.zeros(6))
             self._spacenavd.press(HEIGHT_BUTTON, False)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
-        self.stop()
 
     # ---- in its own
 

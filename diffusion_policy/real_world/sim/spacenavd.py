@@ -11,12 +11,12 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from diffusion_policy.real_world.child_process import attach_to_parent, end
+from diffusion_policy.real_world.start_stop import StartStop
 from diffusion_policy.real_world.teleop_device import TX_ZUP_SPNAV
 
 FULL_DEFLECTION = 350  # what a device reaches
@@ -29,7 +29,7 @@ _PERIOD = 16  # ms between motions, which the device would count
 _Packet = tuple[int, ...]
 
 
-class SimulatedSpacenavd:
+class SimulatedSpacenavd(StartStop):
     """A daemon in a process of its own, and what the device does.
 
     Args:
@@ -62,10 +62,6 @@ class SimulatedSpacenavd:
             self._control.send(None)
         end(self._process, timeout=2)
         Path(self.socket_path).unlink(missing_ok=True)
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
 
     def __exit__(self, exc_type: object, exc_val: object, exc_tb: object) -> None:
         self.stop()
