@@ -42,6 +42,7 @@ class ArmChannels:
             get_max_k=get_max_k,
             get_time_budget=0.2,
             put_desired_frequency=frequency,
+            get_attempts=3,
         )
         self.report = FaultReport()
         self.stop_requested = SharedAtomicCounter(None)

@@ -56,7 +56,7 @@ class SpaceMouseReader:
             self._connection = SpnavConnection()
             self.fault = None
         except (ConnectionError, RuntimeError) as error:
-            self.fault = str(error)
+            self.fault = self.fault or str(error)  # that the daemon has ended says more than that there is none
 
     def _read(self, connection: SpnavConnection, now: float) -> None:
         for event in connection.events():

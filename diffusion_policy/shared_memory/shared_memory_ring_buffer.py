@@ -37,6 +37,8 @@ class SharedMemoryRingBuffer:
         get_time_budget: seconds a reader may take.
         put_desired_frequency: how often items will be put (Hz).
         safety_margin: factor on the number of slots beside the `get_max_k`.
+        get_attempts: how often a reader tries that takes longer than `get_time_budget`, as it does when the machine
+            lets it wait.
     """
 
     def __init__(
@@ -47,12 +49,15 @@ class SharedMemoryRingBuffer:
         get_time_budget: float,
         put_desired_frequency: float,
         safety_margin: float = 1.5,
+        *,
+        get_attempts: int = 1,
     ) -> None:
         self.buffer_size = math.ceil(put_desired_frequency * get_time_budget * safety_margin) + get_max_k
         self.array_specs = list(array_specs)
         self.get_max_k = get_max_k
         self.get_time_budget = get_time_budget
         self.put_desired_frequency = put_desired_frequency
+        self.get_attempts = get_attempts
         self._items = ItemArrays(self.array_specs, self.buffer_size)
         self._put_numbers: SharedNDArray[np.int64] = SharedNDArray.create_from_array(
             shm_manager, np.zeros(self.buffer_size, np.int64)
@@ -69,9 +74,12 @@ class SharedMemoryRingBuffer:
         get_max_k: int = 32,
         get_time_budget: float = 0.01,
         put_desired_frequency: float = 60,
+        *,
+        get_attempts: int = 1,
     ) -> "SharedMemoryRingBuffer":
         """A ring for items like `examples`, a dict of arrays and numbers."""
-        return cls(shm_manager, specs_from_examples(examples), get_max_k, get_time_budget, put_desired_frequency)
+        specs = specs_from_examples(examples)
+        return cls(shm_manager, specs, get_max_k, get_time_budget, put_desired_frequency, get_attempts=get_attempts)
 
     @property
     def count(self) -> int:
@@ -116,7 +124,7 @@ class SharedMemoryRingBuffer:
 
         Raises:
             ValueError: `k` is not in 1 .. get_max_k, or fewer items were put.
-            TimeoutError: it took longer than `get_time_budget`.
+            TimeoutError: it took longer than `get_time_budget`, `get_attempts` times.
         """
         if not 1 <= k <= self.get_max_k:
             raise ValueError(f"k={k} items cannot be read at once: it must be 1 to {self.get_max_k} (get_max_k).")
@@ -130,6 +138,14 @@ class SharedMemoryRingBuffer:
         return self.get_last_k(k) if k else self._items.allocate(0)
 
     def _read(self, k: int, out: dict[str, NDArray[Any]]) -> None:
+        for attempts_left in reversed(range(self.get_attempts)):
+            try:
+                return self._read_in_time(k, out)
+            except TimeoutError:
+                if not attempts_left:
+                    raise
+
+    def _read_in_time(self, k: int, out: dict[str, NDArray[Any]]) -> None:
         start = time.monotonic()
         while True:
             end = self._n_put.load()

@@ -126,6 +126,24 @@ def test_a_read_beyond_the_budget_raises() -> None:
         ring.get()
 
 
+def test_a_reader_that_was_held_up_reads_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    example = {"pose": np.zeros(6), "timestamp": 0.0}
+    ring = SharedMemoryRingBuffer.create_from_examples(None, example, 3, 0.2, 10, get_attempts=2)
+    ring.put(item(7))
+    delays = [0.3, 0.0, 0.3, 0.3]
+    read = ring._items.read
+
+    def held_up(*args: Any) -> None:
+        time.sleep(delays.pop(0))
+        read(*args)
+
+    monkeypatch.setattr(ring._items, "read", held_up)
+    assert ring.get()["timestamp"] == 7
+    with pytest.raises(TimeoutError, match="get_time_budget"):
+        ring.get()
+    assert not delays
+
+
 def _put_for_ever(ring: SharedMemoryRingBuffer, stop: Event) -> None:
     ring._leave_readers_time = lambda number, wait: None  # a writer that overtakes its readers all the time
     i = 0

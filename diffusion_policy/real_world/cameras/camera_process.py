@@ -3,7 +3,6 @@
 import logging
 import multiprocessing as mp
 import time
-from collections.abc import Callable
 from multiprocessing.managers import SharedMemoryManager
 from typing import Any
 
@@ -31,6 +30,7 @@ LOG_INTERVAL = 5  # s
 PRIORITY = 10  # in real time, where that is allowed; less than the arm's
 SILENCE = 0.8  # s without a frame, and at least 5 frames' time, are a fault
 GET_TIME_BUDGET = 0.2  # s
+GET_ATTEMPTS = 3
 BURST = 2  # times the camera's rate, when it delivers what it could not when it was due
 
 
@@ -86,7 +86,9 @@ class SingleCamera(CameraControls, StartStop, mp.Process):
     ) -> SharedMemoryRingBuffer:
         example = self.source.example()
         item = {**(example if transform is None else transform(example)), "step_idx": 0, "timestamp": 0.0}
-        return SharedMemoryRingBuffer.create_from_examples(shm_manager, item, max_k, GET_TIME_BUDGET, BURST * fps)
+        return SharedMemoryRingBuffer.create_from_examples(
+            shm_manager, item, max_k, GET_TIME_BUDGET, BURST * fps, get_attempts=GET_ATTEMPTS
+        )
 
     # ---- starting and stopping
 
@@ -148,11 +150,11 @@ class SingleCamera(CameraControls, StartStop, mp.Process):
         if (fault := self.fault) is not None:
             raise fault
         ring = self.ring_buffer
-        return _patiently(lambda: ring.get(out) if k is None else ring.get_last_k(k, out))
+        return ring.get(out) if k is None else ring.get_last_k(k, out)
 
     def get_vis(self, out: dict[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
         """The latest frame for viewing, by whatever process, be there a fault or not."""
-        return _patiently(lambda: self.vis_ring_buffer.get(out))
+        return self.vis_ring_buffer.get(out)
 
     def _call(self, name: str, *args: object, timeout: float = CALL_TIMEOUT) -> Any:
         if self.pid is None:  # done as soon as the camera is open
@@ -191,11 +193,3 @@ class SingleCamera(CameraControls, StartStop, mp.Process):
             rate = LOG_INTERVAL * self.source.fps / (monotonic_time - self._log_time)
             logger.info("camera %s delivers %.1f frames a second", self.source.name, rate)
             self._log_time = monotonic_time
-
-
-def _patiently(read: Callable[[], dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Once more if the machine was too busy to read in time."""
-    try:
-        return read()
-    except TimeoutError:
-        return read()
