@@ -1,4 +1,4 @@
-"""Simulators other than Push-T, by the commands that users type: demonstrations, training, evaluation."""
+"""A simulator other than Push-T, by the commands that users type: demonstrations, training, evaluation."""
 
 import json
 import math
@@ -34,7 +34,6 @@ SMALL = [
     "logging.mode=disabled",
 ]
 UNET = ["policy.model.down_dims=[8,16]", "policy.model.diffusion_step_embed_dim=8"]
-TRANSFORMER = ["policy.model.n_layer=1", "policy.model.n_head=2", "policy.model.n_emb=8"]
 
 
 def _run(repository, script, *arguments):
@@ -60,29 +59,6 @@ def _train_and_evaluate(repository, folder, config, *overrides):
     assert all(Path(evaluated[key]).is_file() for key in videos)
     assert {key: value for key, value in evaluated.items() if key not in videos} == logged
     return logged, printed
-
-
-@pytest.mark.parametrize(
-    ("config", "task", "overrides"),
-    [
-        ("train_diffusion_unet_lowdim_workspace", "kitchen_lowdim", [*UNET, "task.dataset_dir={demos}"]),
-        (
-            "train_diffusion_transformer_lowdim_kitchen_workspace",
-            "kitchen_lowdim_abs",
-            [
-                *TRANSFORMER,
-                "task.dataset.dataset_dir={demos}/kitchen_demos_multitask",
-                "task.env_runner.dataset_dir={demos}",
-            ],
-        ),
-    ],
-)
-def test_kitchen(repository, tmp_path, kitchen_demos, config, task, overrides):
-    small = ["task.env_runner.n_train=1", "task.env_runner.n_train_vis=0", "task.env_runner.render_hw=[48,64]"]
-    overrides = [override.format(demos=kitchen_demos) for override in overrides]
-    logged, printed = _train_and_evaluate(repository, tmp_path, config, f"task={task}", *small, *overrides)
-    assert {"test/mean_score", "test/p_1", "test/p_7", "test/p_kettle", "train/p_1"} <= logged.keys()
-    assert "test/p_1" in printed
 
 
 def _write_reaching_demonstrations(path, n_episodes=3):
