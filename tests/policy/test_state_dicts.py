@@ -36,12 +36,9 @@ def _compose(config, task):
 
 
 def _policy(cfg):
-    """The policy, without memory for the weights of its denoiser."""
-    built = {}
-    if "obs_encoder" in cfg.policy:  # asks torchvision for a shape, which takes real images
-        built["obs_encoder"] = hydra.utils.instantiate(cfg.policy.obs_encoder)
+    """The policy, without memory for its weights."""
     with torch.device("meta"):
-        return hydra.utils.instantiate(cfg.policy, **built)
+        return hydra.utils.instantiate(cfg.policy)
 
 
 def _normalizer(cfg):

@@ -38,11 +38,11 @@ def make_workspace(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture(scope="session")
 def few_demonstrations(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first three of the demonstrations that ship with the repository: few images to draw."""
+    """The first 60 steps of three of the demonstrations that ship with the repository: few images to draw."""
     shipped = ReplayBuffer.copy_from_path(repository / "assets" / "pusht_demo.zarr.zip")
     few = ReplayBuffer.create_empty_numpy()
     for i in range(3):
-        few.add_episode(shipped.get_episode(i))
+        few.add_episode({key: value[:60] for key, value in shipped.get_episode(i).items()})
     path = tmp_path_factory.mktemp("demonstrations") / "few.zarr"
     few.save_to_path(path)
     return path

@@ -175,7 +175,7 @@ def test_a_run_of_robomimic_goes_on_with_a_new_optimizer(repository, real_pusht,
 def test_what_the_original_leaves_out_is_worked_out_as_it_was(make_workspace, few_demonstrations, tmp_path, n_batches):
     """A run of ours whose checkpoint is cut down to what the original's hold ends as if it had not been stopped."""
     overrides = [
-        *("training.num_epochs=4", "training.rollout_every=10", "dataloader.batch_size=64"),
+        *("training.num_epochs=4", "training.rollout_every=10", "dataloader.batch_size=32"),
         *(f"training.max_train_steps={n_batches or 'null'}", f"task.dataset.zarr_path={few_demonstrations}"),
     ]
     make_workspace(overrides, tmp_path / "whole").run()
