@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.managers import SharedMemoryManager
 from typing import Any
 
@@ -138,12 +139,11 @@ class SharedMemoryRingBuffer:
         return self.get_last_k(k) if k else self._items.allocate(0)
 
     def _read(self, k: int, out: dict[str, NDArray[Any]]) -> None:
-        for attempts_left in reversed(range(self.get_attempts)):
-            try:
-                return self._read_in_time(k, out)
-            except TimeoutError:
-                if not attempts_left:
-                    raise
+        for _ in range(self.get_attempts - 1):
+            with suppress(TimeoutError):
+                self._read_in_time(k, out)
+                return
+        self._read_in_time(k, out)
 
     def _read_in_time(self, k: int, out: dict[str, NDArray[Any]]) -> None:
         start = time.monotonic()
