@@ -112,7 +112,9 @@ class URConnection:
         return state | {"robot_receive_timestamp": time.time()}
 
     def servo(self, pose: NDArray[np.float64]) -> None:
-        """Sends a command `(6,)`; `fault` says whether the robot's program has ended."""
+        """Sends a command `(6,)`, unless one was refused: `fault` then says why."""
+        if not self._takes_commands:
+            return
         settings = self._settings
         unused = 0.5  # speed and acceleration
         self._takes_commands = self._control.servoL(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,12 +38,27 @@ def _log(folder):
     return [{key: value for key, value in record.items() if key not in TIMING} for record in records]
 
 
-def test_evaluation_repeats_the_scores_of_training(repository, tmp_path):
-    done = _run(repository, *_train(tmp_path / "run", "task.env_runner.max_steps=40"))
+LONGER = [
+    "training.num_epochs=6",
+    "training.checkpoint_every=1",
+    "checkpoint.topk.k=2",
+    "task.env_runner.max_steps=40",
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(repository, tmp_path_factory):
+    """A run of six epochs that nothing has happened to."""
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = _run(repository, *_train(run, *LONGER))
     assert done.returncode == 0, done.stderr
     assert "Open the report in a browser" in done.stdout
-    logged = {key: value for key, value in _log(tmp_path / "run")[-1].items() if key.startswith("test/")}
-    checkpoint = tmp_path / "run" / "checkpoints" / "latest.ckpt"
+    return run
+
+
+def test_evaluation_repeats_the_scores_of_training(repository, undisturbed, tmp_path):
+    logged = {key: value for key, value in _log(undisturbed)[-1].items() if key.startswith("test/")}
+    checkpoint = undisturbed / "checkpoints" / "latest.ckpt"
 
     done = _run(repository, "eval.py", "-c", checkpoint, "-o", tmp_path / "eval", "-d", "cpu")
     assert done.returncode == 0, done.stderr
@@ -80,14 +96,11 @@ def test_shipped_checkpoint_solves_the_task(repository, tmp_path, precision):
     assert len(videos) == 6
 
 
-def test_kill_at_any_moment_then_resume_equals_an_undisturbed_run(repository, tmp_path):
-    overrides = ["training.num_epochs=6", "training.checkpoint_every=1", "checkpoint.topk.k=2"]
-    assert _run(repository, *_train(tmp_path / "whole", *overrides)).returncode == 0
-
+def test_kill_at_any_moment_then_resume_equals_an_undisturbed_run(repository, undisturbed, tmp_path):
     log = tmp_path / "killed" / "logs.json.txt"
     for lines in (6, 14):
         process = subprocess.Popen(
-            _command(*_train(tmp_path / "killed", *overrides)),
+            _command(*_train(tmp_path / "killed", *LONGER)),
             cwd=repository,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -100,12 +113,12 @@ def test_kill_at_any_moment_then_resume_equals_an_undisturbed_run(repository, tm
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = _run(repository, *_train(tmp_path / "killed", *overrides))
+    done = _run(repository, *_train(tmp_path / "killed", *LONGER))
     assert done.returncode == 0, done.stderr
     assert "Resuming from" in done.stdout
 
-    assert _log(tmp_path / "killed") == _log(tmp_path / "whole")
-    payloads = [read_checkpoint(tmp_path / run / "checkpoints" / "latest.ckpt") for run in ("killed", "whole")]
+    assert _log(tmp_path / "killed") == _log(undisturbed)
+    payloads = [read_checkpoint(run / "checkpoints" / "latest.ckpt") for run in (tmp_path / "killed", undisturbed)]
     killed, whole = (payload["state_dicts"] for payload in payloads)
     for name in ("model", "ema_model"):
         for key, value in whole[name].items():
@@ -113,19 +126,19 @@ def test_kill_at_any_moment_then_resume_equals_an_undisturbed_run(repository, tm
     assert killed["topk"] == whole["topk"]
 
 
-def test_full_disk_while_saving_keeps_the_earlier_checkpoint(repository, tmp_path):
+def test_full_disk_while_saving_keeps_the_earlier_checkpoint(repository, undisturbed, tmp_path):
     run = tmp_path / "run"
-    assert _run(repository, *_train(run, "training.num_epochs=1")).returncode == 0
+    shutil.copytree(undisturbed, run)
     before = (run / "checkpoints" / "latest.ckpt").read_bytes()
     limit = f"ulimit -f {len(before) // 2048}; exec "
-    command = " ".join(f"'{word}'" for word in _command(*_train(run, "training.num_epochs=2")))
+    command = " ".join(f"'{word}'" for word in _command(*_train(run, "training.num_epochs=7")))
     done = subprocess.run(
         ["bash", "-c", f"trap '' XFSZ; {limit}{command}"], cwd=repository, capture_output=True, text=True, timeout=300
     )
     assert done.returncode != 0
     assert "could not save the checkpoint" in done.stderr
     assert (run / "checkpoints" / "latest.ckpt").read_bytes() == before
-    done = _run(repository, *_train(run, "training.num_epochs=2"))
+    done = _run(repository, *_train(run, "training.num_epochs=7"))
     assert done.returncode == 0, done.stderr
 
 

@@ -1,6 +1,7 @@
 """Names, shapes and order of weights of every composed config against the original's, whose checkpoints must load."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import hydra
@@ -26,6 +27,7 @@ def _hydra():
         yield
 
 
+@cache
 def _compose(config, task):
     overrides = [f"task={task}"]
     if "pretrained" in config:
