@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from diffusion_policy.common.own_thread import in_own_thread
 from diffusion_policy.real_world.real_inference_util import get_real_obs_dict
 
 INFERENCE_STEPS = 16  # of denoising: a robot does not wait for more
@@ -66,7 +67,7 @@ class LocalPolicy:
     def __init__(self, path: str, device: str, steps_per_inference: int, trust: bool = False) -> None:
         from diffusion_policy.policy.policy_loading import load_policy
 
-        self._policy, cfg = load_policy(path, device, trust)
+        self._policy, cfg = in_own_thread(lambda: load_policy(path, device, trust))
         self.shape_meta: Mapping[str, Any] = cfg.policy.shape_meta
         self.n_obs_steps: int = getattr(self._policy, "n_obs_steps", 1)
         self.settings = executed(self._policy, cfg, steps_per_inference)

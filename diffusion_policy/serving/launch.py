@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from diffusion_policy.common.own_thread import in_own_thread
 from diffusion_policy.policy.inference_options import set_inference_options
 from diffusion_policy.policy.policy_loading import load_policy
 from diffusion_policy.serving.debug_recorder import DebugRecorder, Ranges
@@ -58,13 +59,7 @@ def serve_checkpoint(options: ServeOptions) -> None:
     """
     tls = _tls(options)
     with bind(options) as sock:
-        policy, cfg = load_policy(options.input, options.device, options.trust)
-        set_inference_options(policy, options.num_inference_steps, options.n_action_steps)
-        if options.precision == "bf16":
-            policy.inference_dtype = torch.bfloat16
-        spec = PolicySpec.of(policy, cfg)
-        engine = InferenceEngine(policy, spec, options.max_batch)
-        engine.warm_up()
+        policy, spec, engine = in_own_thread(lambda: _prepare(options))
         metadata = {"model": type(policy).__name__, "device": str(policy.device), "version": _version()}
         recorder = None if options.debug is None else DebugRecorder(options.debug, training_ranges(policy))
         max_wait = options.max_wait_ms / 1e3
@@ -74,6 +69,18 @@ def serve_checkpoint(options: ServeOptions) -> None:
         finally:
             if recorder is not None:
                 recorder.close()
+
+
+def _prepare(options: ServeOptions) -> tuple[Any, PolicySpec, InferenceEngine]:
+    """The policy, its shapes, and what asks it, warmed up."""
+    policy, cfg = load_policy(options.input, options.device, options.trust)
+    set_inference_options(policy, options.num_inference_steps, options.n_action_steps)
+    if options.precision == "bf16":
+        policy.inference_dtype = torch.bfloat16
+    spec = PolicySpec.of(policy, cfg)
+    engine = InferenceEngine(policy, spec, options.max_batch)
+    engine.warm_up()
+    return policy, spec, engine
 
 
 def bind(options: ServeOptions) -> socket.socket:
