@@ -1,8 +1,10 @@
-"""Whether there is a screen to show windows on."""
+"""Whether there is a screen to show windows on, and whether they are still there."""
 
 import os
 import re
 import socket
+
+import cv2
 
 _LOCAL = re.compile(r"(?:unix)?:(\d+)(?:\.\d+)?")
 _REMOTE = re.compile(r"([^:/]+):(\d+)(?:\.\d+)?")
@@ -19,6 +21,14 @@ def has_display() -> bool:
     if remote := _REMOTE.fullmatch(display):
         return _answers(socket.AF_INET, (remote[1], _FIRST_PORT + int(remote[2])))
     return False
+
+
+def is_window_open(title: str) -> bool:
+    """Whether nobody has closed a window of OpenCV's that was shown."""
+    try:
+        return bool(cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1)
+    except cv2.error:  # with its last window Qt closes as well
+        return False
 
 
 def _answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:

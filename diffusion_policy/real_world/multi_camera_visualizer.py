@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from diffusion_policy.real_world import child_process
 from diffusion_policy.real_world.cameras.multi_camera import MultiCamera
 from diffusion_policy.real_world.device_status import DeviceStatus
-from diffusion_policy.real_world.display import has_display
+from diffusion_policy.real_world.display import has_display, is_window_open
 from diffusion_policy.real_world.start_stop import StartStop
 from diffusion_policy.shared_memory.shared_ndarray import SharedNDArray
 
@@ -120,8 +120,8 @@ class MultiCameraVisualizer(StartStop, mp.Process):
                 shown = frames["timestamp"]
                 self._status.beat(time.monotonic())
             cv2.pollKey()
-            if cv2.getWindowProperty(self.window_name, cv2.WND_PROP_VISIBLE) < 1:
+            if not is_window_open(self.window_name):
                 self._is_closed.get()[0] = True
-                break
+                return
             time.sleep(max(started + 1 / self.vis_fps - time.monotonic(), 0))
         cv2.destroyAllWindows()

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffusion_policy.common.cv2_util import draw_text
-from diffusion_policy.real_world.display import has_display
+from diffusion_policy.real_world.display import has_display, is_window_open
 
 Image = NDArray[np.uint8]
 
@@ -27,11 +27,7 @@ class OperatorView:
     @property
     def is_closed(self) -> bool:
         """Whether the operator has closed the window."""
-        if self._is_shown and not self._was_closed:
-            try:
-                self._was_closed = cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1
-            except cv2.error:  # with its last window Qt closes as well
-                self._was_closed = True
+        self._was_closed = self._was_closed or (self._is_shown and not is_window_open(TITLE))
         return self._was_closed
 
     def show(self, image: Image, lines: Sequence[str]) -> None:
