@@ -2,8 +2,7 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -33,13 +32,6 @@ class TimingReport:
     def count(self, name: str, n: int = 1) -> None:
         """Something happened."""
         self._counts[name] += n
-
-    @contextmanager
-    def measured(self, name: str) -> Iterator[None]:
-        """How long the block takes."""
-        start = time.monotonic()
-        yield
-        self.add(name, time.monotonic() - start)
 
     def summary(self, videos: Iterable[RecordingReport] = ()) -> dict[str, float]:
         """Of each duration the median, 99th percentile and greatest (ms); the counts; and frames of all cameras."""
