@@ -12,7 +12,7 @@ from simulated_station import StationOnRig, simulated_station, speed, time_to_re
 
 from diffusion_policy.real_world.eval_loop import EvalLoop, EvalSettings
 from diffusion_policy.real_world.inference_thread import PolicyError
-from diffusion_policy.real_world.policy_episode import END_POSITION
+from diffusion_policy.real_world.policy_episode import END_POSITION, END_RADIUS
 from diffusion_policy.real_world.recorded_dataset import open_recordings
 from diffusion_policy.real_world.robot_fault import RobotFaultError
 from diffusion_policy.real_world.robot_policy import ControlSettings
@@ -29,10 +29,12 @@ class LinePolicy:
 
     Attributes:
         velocity: m/s, along x and y.
+        stops_at: x and y, on its way, where it is to stay; None for nowhere.
         fails_at: number of the question that it fails at.
     """
 
     velocity: tuple[float, float] = (0.0, -0.1)
+    stops_at: np.ndarray | None = None
     latency: float = 0.05
     hangs_at: int | None = None
     fails_at: int | None = None
@@ -55,7 +57,11 @@ class LinePolicy:
             time.sleep(20)
         if number == self.fails_at:
             raise ZeroDivisionError("no such thing")
-        actions = obs["robot_eef_pose"][-1, :2] + np.outer(np.arange(1, 9) * 0.1, self.velocity)
+        here = obs["robot_eef_pose"][-1, :2]
+        steps = np.outer(np.arange(1, 9) * 0.1, self.velocity)
+        if self.stops_at is not None:
+            steps[np.linalg.norm(steps, axis=1) > np.linalg.norm(self.stops_at - here)] = self.stops_at - here
+        actions = here + steps
         return actions * np.nan if number == self.rubbish_at else actions
 
     def close(self) -> None:
@@ -110,9 +116,11 @@ def test_episodes_end_by_time_and_follow_each_other_unattended(at: StationOnRig,
 
 def test_an_episode_ends_where_demonstrations_end(at: StationOnRig, output_dir: Path) -> None:
     towards = np.subtract(END_POSITION, TOOL_START[:2])
-    _run(at, LinePolicy(velocity=tuple(0.1 * towards / np.hypot(*towards))), n_episodes=1)
-    pose = open_recordings(output_dir)["robot_eef_pose"][-1]
-    assert np.hypot(*(pose[:2] - END_POSITION)) < 0.06
+    policy = LinePolicy(velocity=tuple(0.1 * towards / np.hypot(*towards)), stops_at=END_POSITION)
+    _run(at, policy, n_episodes=1)
+    poses = open_recordings(output_dir)["robot_eef_pose"][:]
+    assert len(poses) < 60  # it ended long before its time was over
+    assert np.hypot(*(poses[-1, :2] - END_POSITION)) < END_RADIUS
 
 
 def _seconds_to_rest(
