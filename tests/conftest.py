@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 from xvfb import running_xvfb
 
 # Tests run beside each other: threads that outnumber the cores would wait for each other. Set before torch is loaded.
@@ -16,8 +15,6 @@ if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when kernels are defined
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
 os.environ.setdefault("WANDB_MODE", "offline")
-# Configs are composed hundreds of times: libyaml's parser, in C, takes a tenth of the time of the one in Python.
-yaml.SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # A shell starts what runs in its background with Ctrl-C ignored, and so would be every command that tests interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

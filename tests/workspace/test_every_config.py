@@ -11,8 +11,6 @@ from diffusion_policy.workspace.evaluation import evaluate
 
 CONFIG_DIR = Path(__file__).resolve().parents[2] / "diffusion_policy" / "config"
 CONFIGS = sorted(path.stem for path in CONFIG_DIR.glob("train_*.yaml"))
-SAME_CLASSES = [name for name in CONFIGS if "real" in name or "pretrained" in name]
-"""What trains with other numbers than another config."""
 WHOLE_WINDOWS = "dataset_obs_steps=${horizon}"
 CONDITIONS = [
     ("train_diffusion_unet_lowdim_workspace", ["obs_as_global_cond=false", "obs_as_local_cond=true"]),
@@ -33,16 +31,15 @@ def _name(value):
 def test_every_config_trains_resumes_and_evaluates(make_workspace, few_demonstrations, tmp_path, config, condition):
     overrides = [f"task.dataset.zarr_path={few_demonstrations}", "training.checkpoint_every=1", *condition]
     run = tmp_path / "run"
-    n_runs = 1 if condition or config in SAME_CLASSES else 2  # the second is resumed
-    for n_epochs in range(1, n_runs + 1):
+    for n_epochs in (1, 2):
         workspace = make_workspace([*overrides, f"training.num_epochs={n_epochs}"], config=config)
         workspace.run()
         assert (workspace.epoch, len(list((run / "checkpoints").glob("epoch=*")))) == (n_epochs, n_epochs)
 
     log = read_log(run)
     n_steps = workspace.cfg.training.max_train_steps
-    assert [record["epoch"] for record in log] == [epoch for epoch in range(n_runs) for _ in range(n_steps)]
-    assert [record["global_step"] for record in log] == list(range(n_runs * n_steps))
+    assert [record["epoch"] for record in log] == [0] * n_steps + [1] * n_steps
+    assert [record["global_step"] for record in log] == list(range(2 * n_steps))
     for record in (log[n_steps - 1], log[-1]):
         assert math.isfinite(record["val_loss"])
     assert all(math.isfinite(record["train_loss"]) for record in log)
