@@ -4,8 +4,8 @@ import copy
 import inspect
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from collections.abc import Iterable, Mapping
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from diffusion_policy.common.atomic_file import remove_leftovers
 from diffusion_policy.common.checkpoint_file import CheckpointError
 from diffusion_policy.common.checkpoint_util import TopKCheckpointManager
-from diffusion_policy.common.config import ConfigError, check_keys, instantiate
+from diffusion_policy.common.config import check_keys, instantiate
 from diffusion_policy.common.distributed import (
     PROCESS_TIMEOUT_SEC,
     broadcast_,
@@ -35,13 +34,12 @@ from diffusion_policy.common.distributed import (
     world_size,
 )
 from diffusion_policy.common.pytorch_util import dict_apply, optimizer_to
-from diffusion_policy.common.random_state import get_random_state, process_seed, seed_everything, set_random_state
+from diffusion_policy.common.random_state import process_seed, seed_everything, set_random_state
 from diffusion_policy.common.report import write_report
 from diffusion_policy.common.watchdog import Watchdog
 from diffusion_policy.model.common.lr_scheduler import get_scheduler
 from diffusion_policy.model.common.normalizer import LinearNormalizer
 from diffusion_policy.policy.base_policy import as_obs_dict
-from diffusion_policy.workspace.base_workspace import BaseWorkspace
 from diffusion_policy.workspace.batch_source import BatchSource, check_divides
 from diffusion_policy.workspace.evaluation import write_eval_log
 from diffusion_policy.workspace.fused_adam import fuse_adam
@@ -50,28 +48,15 @@ from diffusion_policy.workspace.reference_run import lacks_training_state, with_
 from diffusion_policy.workspace.resident_data import make_resident_data
 from diffusion_policy.workspace.resume import checkpoint_to_resume
 from diffusion_policy.workspace.run_log import RunLog
+from diffusion_policy.workspace.saving_workspace import SavingWorkspace
 from diffusion_policy.workspace.step_choices import choose_precision, choose_step
 from diffusion_policy.workspace.train_step import TrainStep, peak_memory_mb
+from diffusion_policy.workspace.training_config import check_config, check_encoder, set_noise_draws, with_debug
 
 logger = logging.getLogger(__name__)
 
-# Ours and those of all the original's configs: a method may leave some unread.
-TRAINING_KEYS = (
-    *("device", "data_device", "step", "precision", "seed", "debug", "resume", "log_every", "tqdm_interval_sec"),
-    *("lr_scheduler", "lr_warmup_steps", "num_epochs", "gradient_accumulate_every", "grad_norm_clip"),
-    *("noise_draws", "process_timeout_sec"),
-    *("use_ema", "freeze_encoder", "enable_normalizer", "max_train_steps", "max_val_steps", "sample_max_batch"),
-    *("rollout_every", "checkpoint_every", "val_every", "sample_every", "eval_every", "eval_first"),
-)
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-CHECKPOINT_KEYS = ("topk", "save_last_ckpt", "save_last_snapshot", "on_save_error")
-ON_SAVE_ERROR = ("warn", "raise")
-DEBUG_TRAINING = {"num_epochs": 2, "max_train_steps": 3, "max_val_steps": 3} | {
-    f"{what}_every": 1 for what in ("rollout", "checkpoint", "val", "sample")
-}
 
-
-class TrainWorkspace(BaseWorkspace):
+class TrainWorkspace(SavingWorkspace):
     """Trains a policy, rolls it out, validates, samples and checkpoints, epoch by epoch.
 
     `epoch` and `global_step` count what is done. A run that is stopped anywhere and resumed ends with the same
@@ -86,17 +71,16 @@ class TrainWorkspace(BaseWorkspace):
     trains_together = True
 
     def __init__(self, cfg: DictConfig, output_dir: str | None = None) -> None:
-        super().__init__(_with_debug(cfg), output_dir)
-        _check_config(cfg)
+        super().__init__(with_debug(cfg), output_dir)
+        check_config(cfg)
         seed_everything(cfg.training.seed)
         self.model = instantiate(cfg.policy, "policy")
         self.ema_model = copy.deepcopy(self.model) if cfg.training.get("use_ema") else None
-        self._check_encoder()
-        self._set_noise_draws()
+        check_encoder(self.model, cfg.training)
+        set_noise_draws(self.model, cfg.training.get("noise_draws", 1))
         self.optimizer = self.make_optimizer()
         self.global_step = 0
         self.epoch = 0
-        self._save_error: Exception | None = None  # why what was to be saved last is not
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer of the policy's parameters, or the policy's own if the config names no class."""
@@ -161,11 +145,10 @@ class TrainWorkspace(BaseWorkspace):
         with (
             closing(env_runner),
             RunLog(self.output_dir, self.cfg, total_steps, self.global_step) as log,
-            self._save_finished(),
+            self.save_finished(),
         ):
             while self.epoch < cfg.num_epochs:
-                if self._saving.has_ended:
-                    self._settle_save()
+                self.settle_ended_save()
                 is_last = self.epoch == cfg.num_epochs - 1
                 record = self._train_epoch(islice(batches, cfg.max_train_steps), log)
                 rolls_out = is_last or self.epoch % cfg.rollout_every == 0
@@ -188,7 +171,7 @@ class TrainWorkspace(BaseWorkspace):
         try:
             report = write_report(self.output_dir)
         finally:
-            self._refuse_to_end_unsaved()
+            self.refuse_to_end_unsaved()
         logger.info("Done. Checkpoints, log and videos are in %s", Path(self.output_dir).resolve())
         logger.info("Open the report in a browser: %s", Path(report).resolve())
 
@@ -267,29 +250,6 @@ class TrainWorkspace(BaseWorkspace):
             torch.set_rng_state(self.first_epoch_rng)
             return next(iter(batches))
 
-    def _check_encoder(self) -> None:
-        """Warns of batch norm that is averaged while it learns, and refuses to freeze what is not there."""
-        frozen = bool(self.cfg.training.get("freeze_encoder"))
-        if frozen and not hasattr(self.model, "obs_encoder"):
-            raise ConfigError(f"training.freeze_encoder: {type(self.model).__name__} has no obs_encoder")
-        norms = [name for name, module in self.model.named_modules() if isinstance(module, BATCH_NORMS)]
-        norms = [name for name in norms if not (frozen and name.startswith("obs_encoder."))]
-        if norms and self.ema_model is not None:
-            logger.warning(
-                "Batch norm (%s%s) together with training.use_ema is known to hurt: the moving average keeps the "
-                "running statistics that it starts with. Use group norm (use_group_norm or obs_encoder_group_norm).",
-                norms[0],
-                f" and {len(norms) - 1} more" if norms[1:] else "",
-            )
-
-    def _set_noise_draws(self) -> None:
-        draws = self.cfg.training.get("noise_draws", 1)
-        if draws < 1 or (draws > 1 and not hasattr(self.model, "noise_draws")):
-            of_policy = "at least 1" if draws < 1 else f"1: {type(self.model).__name__} draws no noise"
-            raise ConfigError(f"training.noise_draws must be {of_policy}, got {draws}")
-        if hasattr(self.model, "noise_draws"):
-            self.model.noise_draws = draws
-
     # In the loop
 
     def _set_train_mode(self) -> None:
@@ -364,88 +324,3 @@ class TrainWorkspace(BaseWorkspace):
             return result["action_pred"], batch["action"]
         start = self.cfg.n_obs_steps - 1
         return result["action"], batch["action"][:, start : start + self.cfg.n_action_steps]
-
-    def _checkpoint(self, record: Mapping[str, Any]) -> None:
-        """Saves the state of the first process, and the random generators of all."""
-        self._save(record, gather(get_random_state())[1:])
-
-    @first_only
-    def _save(self, record: Mapping[str, Any], other_random_states: list[dict[str, Any]]) -> None:
-        """Writes the checkpoint among the k best if it is one, and `latest` as a second name of the same file.
-
-        In this order nothing is lost when the process dies in between: the epoch is then done again. What is no longer
-        among the best goes last. All but a copy of the state is done while training goes on.
-        """
-        self._settle_save()
-        metrics = {key.replace("/", "_"): value for key, value in record.items()}
-        latest = [self.get_checkpoint_path()] if self.cfg.checkpoint.save_last_ckpt else []
-        with ExitStack() as stack:
-            path = None
-            # Measured in some epochs only. The first measures all there is, so a wrong key fails there.
-            if record["epoch"] == 0 or self.topk.monitor_key in metrics:
-                path = stack.enter_context(self.topk.saving(metrics))
-            targets = latest if path is None else [Path(path), *latest]
-            if targets:
-                state = self.state()
-                if other_random_states:
-                    state["other_random_states"] = other_random_states
-                self._start_saving(targets, state, around=stack.pop_all())
-
-    @contextmanager
-    def _save_finished(self) -> Iterator[None]:
-        """Ends when no save is under way, however the block ends; its own error goes before that of the save."""
-        try:
-            yield
-        except BaseException:
-            with suppress(Exception):  # the thread has said what is wrong
-                self.wait_for_save()
-            raise
-        self._settle_save()
-
-    def _settle_save(self) -> None:
-        """Waits for the save under way; if it failed, ends training or not, as the config says."""
-        if self._saving.is_idle:
-            return
-        try:
-            self.wait_for_save()
-            self._save_error = None
-        except Exception as error:
-            self._save_error = error
-            if self.cfg.checkpoint.get("on_save_error", "warn") == "raise":
-                raise
-            logger.warning("Training goes on (checkpoint.on_save_error=warn); the next checkpoint tries to save again")
-
-    def _refuse_to_end_unsaved(self) -> None:
-        if self._save_error is not None:
-            raise CheckpointError(
-                f"training is done, but its final checkpoint is lost: {self._save_error}. Resume with the same command "
-                f"and hydra.run.dir={self.output_dir} to train again from the last checkpoint that was saved"
-            ) from self._save_error
-
-    def state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        return {**super().state(*args, **kwargs), "random_state": get_random_state()}
-
-
-def _check_config(cfg: DictConfig) -> None:
-    """Refuses, before anything is built, keys that nothing reads and counts that make no sense."""
-    sections = {"training": TRAINING_KEYS, "checkpoint": CHECKPOINT_KEYS}
-    sections |= dict.fromkeys(("dataloader", "val_dataloader"), tuple(inspect.signature(DataLoader).parameters))
-    for section, known in sections.items():
-        check_keys(map(str, cfg.get(section, ())), known, section)
-    for key, value in cfg.training.items():
-        if (key == "num_epochs" or str(key).endswith("_every")) and value < 1:
-            raise ConfigError(f"training.{key!s} must be at least 1, got {value}")
-    on_save_error = cfg.checkpoint.get("on_save_error", "warn")
-    if on_save_error not in ON_SAVE_ERROR:
-        raise ConfigError(f"checkpoint.on_save_error must be warn or raise, got {on_save_error!r}")
-    max_norm = cfg.training.get("grad_norm_clip")
-    if max_norm is not None and max_norm <= 0:
-        raise ConfigError(f"training.grad_norm_clip must be above 0, or null for no clipping, got {max_norm}")
-
-
-def _with_debug(cfg: DictConfig) -> DictConfig:
-    """The config, cut down to a run of seconds if `training.debug` is set."""
-    cfg = copy.deepcopy(cfg)
-    if cfg.training.get("debug"):
-        OmegaConf.update(cfg, "training", DEBUG_TRAINING, merge=True, force_add=True)
-    return cfg
