@@ -41,8 +41,8 @@ def test_keys_begin_stage_save_and_drop_episodes(at: StationOnRig, output_dir: P
     _run(at, keys)
     buffer = open_recordings(output_dir)
     first, second = buffer.episode_lengths
-    assert 11 <= first <= 30  # 14 cycles, of which the first two commands are not yet due; more if some were missed
-    assert 2 <= second <= 20
+    assert 11 <= first <= 24  # 14 cycles, of which the first two commands are not yet due; more if some were missed
+    assert 2 <= second <= 10
     stages = buffer.get_episode(0)["stage"].tolist()
     assert sorted(stages) == stages
     assert set(stages) == {0, 1}
@@ -148,7 +148,7 @@ def test_a_kill_of_any_process_stops_the_arm_and_keeps_the_episodes(
     with pytest.raises(error):
         _run(at, {2: "c", 7: "s", 8: "c"})
     thread.join()
-    assert time.monotonic() - killed[0] < PATIENCE + 4 * TIME_TO_STOP  # the episode is on disk by then
+    assert time.monotonic() - killed[0] < PATIENCE + TIME_TO_STOP
     if name != "SimulatedUR":
         assert time_to_rest(at.rig) < TIME_TO_STOP
     lengths = open_recordings(output_dir).episode_lengths

@@ -106,6 +106,8 @@ def test_goes_on_with_another_number_of_processes(train, tmp_path):
         saved = _saved(tmp_path / "run")
         for weights in all_weights:
             _assert_equal(weights, saved)
+        checkpoint = read_checkpoint(tmp_path / "run" / "checkpoints" / "latest.ckpt")
+        assert ("other_random_states" in checkpoint) == (n > 1)
         assert latest is None or any(not torch.equal(value, saved[key]) for key, value in latest.items())
         before, latest = log, saved
 
@@ -113,10 +115,12 @@ def test_goes_on_with_another_number_of_processes(train, tmp_path):
         train(lambda rank: ("run", "elsewhere")[rank], 2)
 
 
-def test_batches_that_do_not_divide_are_refused_at_once(train):
-    message = r"val_dataloader.batch_size=8 is the batch of all 3 processes together .* use val_dataloader.batch_size=9"
+@pytest.mark.parametrize("loader", ["dataloader", "val_dataloader"])
+def test_batches_that_do_not_divide_are_refused_at_once(train, loader):
+    message = rf"{loader}.batch_size=8 is the batch of all 3 processes together .* use {loader}.batch_size=9"
+    other = {"dataloader": "val_dataloader", "val_dataloader": "dataloader"}[loader]
     with pytest.raises(RuntimeError, match=message):
-        train("run", 3, "dataloader.batch_size=9", "task.dataset.zarr_path=absent")
+        train("run", 3, f"{other}.batch_size=9", "task.dataset.zarr_path=absent")
 
 
 def test_each_process_may_hold_a_part_of_the_data(train):
